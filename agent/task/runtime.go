@@ -1,0 +1,77 @@
+// Package task is the life of one task on its node.
+package task
+
+import (
+	"context"
+	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// Runtime runs containers. Container ids are task ids. Every method may be
+// repeated; errors that no repetition mends are *fault.Error of class Invalid
+// (a bad mount, an image for another platform, an unknown user).
+type Runtime interface {
+	// Prepare makes all that a task needs, up to its created container: image,
+	// root filesystem, secrets and configs, network, log. It tells what it does
+	// through progress. A task that is prepared or runs already is left alone.
+	Prepare(ctx context.Context, w *Wanted, progress func(message string)) error
+	// Start starts a prepared task's process; one that runs already is left alone.
+	Start(ctx context.Context, id string) error
+	// Inspect tells the state of a task's container.
+	Inspect(ctx context.Context, id string) (Observation, error)
+	// Wait blocks until the task's process ends, also one that an earlier minid
+	// started, and returns what Inspect would then.
+	Wait(ctx context.Context, id string) (Observation, error)
+	// Stop sends the stop signal ("" is the image's, else SIGTERM), after grace
+	// SIGKILL, and returns when the process has ended.
+	Stop(ctx context.Context, id, signal string, grace time.Duration) error
+	// Remove deletes container, mounts, network and secrets of a task, and its
+	// log unless keepLog. Nothing there is no error.
+	Remove(ctx context.Context, id string, keepLog bool) error
+	// List returns the ids of all containers that exist, to find leftovers.
+	List(ctx context.Context) ([]string, error)
+}
+
+// Wanted is all that Prepare needs.
+type Wanted struct {
+	ID          string
+	ServiceID   string
+	ServiceName string
+	Slot        uint64
+	NodeID      string
+	NodeName    string
+	// Spec with templates expanded.
+	Spec *pb.TaskSpec
+	// By id, as referenced from Spec.Container.
+	Secrets map[string]*pb.Secret
+	Configs map[string]*pb.Config
+}
+
+// Phase of a container.
+type Phase int
+
+// The phases.
+const (
+	Absent Phase = iota
+	Created
+	Running
+	Exited
+)
+
+// Observation is what is true of a task's container now.
+type Observation struct {
+	Phase Phase
+	// Pid, Address, ImageDigest and Ports are known from Created on.
+	Pid         uint32
+	Address     string
+	ImageDigest string
+	// Ports with the host ports that the runtime chose.
+	Ports []*pb.PortConfig
+	// The following are known once Exited.
+	ExitCode  int32
+	OOMKilled bool
+	At        time.Time
+	// Error when the process could not be started or its exit is not known.
+	Error string
+}
