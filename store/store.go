@@ -1,9 +1,19 @@
 // Package store is the cluster's replicated state machine, without raft.
+//
+// Apply carries out log entries, one after the other, and depends on nothing
+// but the entry and the state before it: every manager that applies the same
+// log holds the same objects. View is an immutable snapshot and costs nothing;
+// Watch delivers every change after one. Writers never wait for readers.
+//
+// The files: tables.go holds objects and indexes, apply*.go the commands with
+// their preconditions, view.go the queries, watch.go the changes, snapshot.go
+// the whole.
 package store
 
 import (
-	"context"
-	"iter"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,74 +30,76 @@ type Object interface {
 // Change is one object's step from Old to New; Old is nil for a creation, New
 // for a removal.
 type Change struct {
+	// Index is the raft index of the entry that made the change.
 	Index    uint64
 	Kind     pb.Kind
 	ID       string
 	Old, New Object
 }
 
-// State holds every object.
-type State struct{}
+// State holds every object. One writer applies; any number of readers take
+// views and watch.
+type State struct {
+	writer  sync.Mutex // held by Apply and Restore
+	present atomic.Pointer[tables]
+	history *history
+}
 
 // New returns an empty state.
-func New() *State { panic("stub") }
+func New() *State {
+	s := &State{history: newHistory(maxHistory)}
+	s.present.Store(newTables())
+	return s
+}
 
 // Apply carries out a log entry and returns one error per command, nil for
 // those that were applied. Deterministic, no I/O. Refusals are *fault.Error.
-// It panics on a command that it does not know.
-func (s *State) Apply(index uint64, e *pb.Entry) []error { panic("stub") }
+// The state keeps parts of the entry, which must not be changed afterwards.
+//
+// It panics on a command that it does not know, and when index is not above
+// that of the last entry: to stop is better than to diverge.
+func (s *State) Apply(index uint64, e *pb.Entry) []error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	before := s.present.Load()
+	if index <= before.index {
+		panic(fmt.Sprintf("store: entry %d after entry %d: the log goes back", index, before.index))
+	}
+	tx := begin(before, index, e.GetAt())
+	errs := make([]error, len(e.GetCommands()))
+	for i, c := range e.GetCommands() {
+		errs[i] = tx.apply(c)
+	}
+	s.publish(tx)
+	return errs
+}
 
-// View returns the present state as an immutable snapshot.
-func (s *State) View() View { panic("stub") }
+// publish shows the outcome of a transaction to views and watches, to both at once.
+func (s *State) publish(tx *txn) {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	s.present.Store(&tx.tables)
+	s.history.append(tx.index, tx.changes)
+}
+
+// View returns the present state as an immutable snapshot, at no cost.
+func (s *State) View() View { return View{s.present.Load()} }
 
 // Watch returns the changes after an index, of the kinds given (none: all).
-// index 0 means from now on.
-func (s *State) Watch(index uint64, kinds ...pb.Kind) *Watch { panic("stub") }
+// index 0 means from now on. If the changes since index are not known any
+// more, Next says so with fault.Lagged.
+func (s *State) Watch(index uint64, kinds ...pb.Kind) *Watch {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	if index == 0 {
+		return s.history.watch(s.history.end(), 0, kinds)
+	}
+	return s.history.watch(s.history.position(index), index, kinds)
+}
 
 // ViewAndWatch returns a snapshot and all that changes after it.
-func (s *State) ViewAndWatch(kinds ...pb.Kind) (View, *Watch) { panic("stub") }
-
-// Snapshot returns the whole state.
-func (s *State) Snapshot() *pb.Snapshot { panic("stub") }
-
-// Restore replaces the whole state; watchers see Lagged.
-func (s *State) Restore(*pb.Snapshot) error { panic("stub") }
-
-// Watch reads changes in order.
-type Watch struct{}
-
-// Next blocks until there are changes and returns all of them, oldest first.
-// It fails with ctx's cause or, when the reader was too slow, fault.Lagged.
-func (w *Watch) Next(ctx context.Context) ([]Change, error) { panic("stub") }
-
-// Close ends the watch; a pending Next returns.
-func (w *Watch) Close() { panic("stub") }
-
-// View is an immutable snapshot. Lookups return nil for what is not there.
-// What it returns must not be changed.
-type View struct{}
-
-func (v View) Index() uint64                                              { panic("stub") }
-func (v View) Cluster() *pb.Cluster                                       { panic("stub") }
-func (v View) Node(id string) *pb.Node                                    { panic("stub") }
-func (v View) Nodes() iter.Seq[*pb.Node]                                  { panic("stub") }
-func (v View) Service(id string) *pb.Service                              { panic("stub") }
-func (v View) ServiceByName(name string) *pb.Service                      { panic("stub") }
-func (v View) Services() iter.Seq[*pb.Service]                            { panic("stub") }
-func (v View) Task(id string) *pb.Task                                    { panic("stub") }
-func (v View) Tasks() iter.Seq[*pb.Task]                                  { panic("stub") }
-func (v View) TasksByService(id string) iter.Seq[*pb.Task]                { panic("stub") }
-func (v View) TasksByNode(id string) iter.Seq[*pb.Task]                   { panic("stub") }
-func (v View) TasksBySlot(service string, slot uint64) iter.Seq[*pb.Task] { panic("stub") }
-func (v View) Secret(id string) *pb.Secret                                { panic("stub") }
-func (v View) SecretByName(name string) *pb.Secret                        { panic("stub") }
-func (v View) Secrets() iter.Seq[*pb.Secret]                              { panic("stub") }
-func (v View) Config(id string) *pb.Config                                { panic("stub") }
-func (v View) ConfigByName(name string) *pb.Config                        { panic("stub") }
-func (v View) Configs() iter.Seq[*pb.Config]                              { panic("stub") }
-
-// ByPrefix returns the objects of a kind whose id starts with prefix.
-func (v View) ByPrefix(kind pb.Kind, prefix string) iter.Seq[Object] { panic("stub") }
-
-// TaskSpec returns the spec of a version of a service, nil if it is no longer kept.
-func TaskSpec(s *pb.Service, version uint64) *pb.TaskSpec { panic("stub") }
+func (s *State) ViewAndWatch(kinds ...pb.Kind) (View, *Watch) {
+	s.history.mu.Lock()
+	defer s.history.mu.Unlock()
+	return s.View(), s.history.watch(s.history.end(), 0, kinds)
+}

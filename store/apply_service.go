@@ -1,0 +1,166 @@
+package store
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// keptVersions is how many task specs a service remembers besides those in use.
+const keptVersions = 10
+
+func (tx *txn) createService(c *pb.CreateService) error {
+	spec := c.GetSpec()
+	if c.GetId() == "" || spec.GetName() == "" || spec.GetTask() == nil || spec.GetMode() == nil {
+		return fault.New(fault.Invalid, "create service: the command is incomplete: id, name, task and mode are required")
+	}
+	if tx.services.Get(c.Id) != nil {
+		return fault.New(fault.Exists, "create service %s: its id %s is taken", spec.Name, c.Id)
+	}
+	if err := tx.nameFree(spec.Name); err != nil {
+		return err
+	}
+	if err := tx.filesExist(fmt.Sprintf("create service %s", spec.Name), spec.Task); err != nil {
+		return err
+	}
+	tx.putService(&pb.Service{
+		Id: c.Id, Meta: tx.created(), Spec: spec,
+		SpecVersion: 1,
+		Versions:    []*pb.TaskSpecVersion{{Version: 1, Spec: spec.Task, CreatedAt: tx.at}},
+	})
+	return nil
+}
+
+func (tx *txn) nameFree(name string) error {
+	holder := tx.servicesByName.Get(name)
+	switch {
+	case holder == nil:
+		return nil
+	case holder.Removing:
+		return fault.New(fault.Exists, "create service %s: the old service of this name is still stopping its tasks", name).
+			WithTry("the same in a moment; minictl service ps %s shows what is left", name)
+	}
+	return fault.New(fault.Exists, "create service %s: the name is taken by service %s", name, holder.Id).
+		WithTry("minictl service update %s, or another name", name)
+}
+
+func (tx *txn) updateServiceSpec(c *pb.UpdateServiceSpec) error {
+	old := tx.services.Get(c.GetId())
+	if old == nil {
+		return missing("update", "service", c.GetId())
+	}
+	if err := tx.updatable(old, c); err != nil {
+		return err
+	}
+	n := shallow(old)
+	n.Meta, n.Spec = tx.updated(old.Meta), c.Spec
+	if proto.Equal(old.Spec.Task, c.Spec.Task) {
+		n.Spec = shallow(c.Spec) // one task spec in memory, not two
+		n.Spec.Task = old.Spec.Task
+	} else {
+		n.SpecVersion++
+		n.UpdateStatus = nil // the orchestrator begins anew
+		n.Versions = tx.keep(old, &pb.TaskSpecVersion{Version: n.SpecVersion, Spec: c.Spec.Task, CreatedAt: tx.at})
+	}
+	tx.putService(n)
+	return nil
+}
+
+func (tx *txn) updatable(old *pb.Service, c *pb.UpdateServiceSpec) error {
+	name := old.GetSpec().GetName()
+	switch {
+	case old.Removing:
+		return fault.New(fault.State, "update service %s: it is being removed", name)
+	case c.GetSpec().GetTask() == nil || c.Spec.GetMode() == nil:
+		return fault.New(fault.Invalid, "update service %s: the command is incomplete: task and mode are required", name)
+	case c.Spec.Name != name:
+		return fault.New(fault.Invalid, "update service %s: a service cannot be renamed (to %q)", name, c.Spec.Name)
+	case (old.Spec.GetGlobal() == nil) != (c.Spec.GetGlobal() == nil):
+		return fault.New(fault.Invalid, "update service %s: replicated and global cannot be exchanged", name).
+			WithTry("create another service in the other mode, then remove this one")
+	}
+	if err := current("service", name, old.Meta, c.IfVersion); err != nil {
+		return err
+	}
+	return tx.filesExist(fmt.Sprintf("update service %s", name), c.Spec.Task)
+}
+
+// keep appends a version and drops the oldest beyond keptVersions that no
+// task names which may still run.
+func (tx *txn) keep(old *pb.Service, newest *pb.TaskSpecVersion) []*pb.TaskSpecVersion {
+	all := append(append(make([]*pb.TaskSpecVersion, 0, len(old.Versions)+1), old.Versions...), newest)
+	if len(all) <= keptVersions {
+		return all
+	}
+	used := tx.usedVersions(old.Id)
+	kept := all[:0]
+	for i, v := range all {
+		if len(all)-i <= keptVersions || used[v.Version] {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// usedVersions are the spec versions of a service's tasks that have not ended.
+func (tx *txn) usedVersions(service string) map[uint64]bool {
+	used := map[uint64]bool{}
+	for t := range (View{&tx.tables}).TasksByService(service) {
+		if t.GetStatus().GetState() <= pb.TaskState_TASK_STATE_RUNNING {
+			used[t.SpecVersion] = true
+		}
+	}
+	return used
+}
+
+// removeService marks a service; doing so twice is no error.
+func (tx *txn) removeService(c *pb.RemoveService) error {
+	old := tx.services.Get(c.GetId())
+	switch {
+	case old == nil:
+		return missing("remove", "service", c.GetId())
+	case old.Removing:
+		return nil
+	}
+	n := shallow(old)
+	n.Meta, n.Removing = tx.updated(old.Meta), true
+	tx.putService(n)
+	return nil
+}
+
+// setUpdateStatus refuses news of an update that a newer spec has overtaken.
+func (tx *txn) setUpdateStatus(c *pb.SetUpdateStatus) error {
+	old := tx.services.Get(c.GetId())
+	switch {
+	case old == nil:
+		return missing("set update status of", "service", c.GetId())
+	case c.Status != nil && c.Status.ToVersion != old.SpecVersion:
+		return fault.New(fault.Stale, "set update status of service %s: it is about version %d, the service is at %d",
+			old.GetSpec().GetName(), c.Status.ToVersion, old.SpecVersion)
+	case proto.Equal(old.UpdateStatus, c.Status):
+		return nil
+	}
+	n := shallow(old)
+	n.UpdateStatus = c.Status
+	tx.putService(n)
+	return nil
+}
+
+func (tx *txn) dropService(c *pb.DeleteService) error {
+	old := tx.services.Get(c.GetId())
+	switch {
+	case old == nil:
+		return missing("delete", "service", c.GetId())
+	case !old.Removing:
+		return fault.New(fault.State, "delete service %s: nobody removed it", old.GetSpec().GetName()).
+			WithTry("minictl service rm %s", old.GetSpec().GetName())
+	}
+	for t := range (View{&tx.tables}).TasksByService(old.Id) {
+		return fault.New(fault.InUse, "delete service %s: it still has tasks, %s for one", old.GetSpec().GetName(), t.Id)
+	}
+	tx.deleteService(old)
+	return nil
+}
