@@ -1,0 +1,126 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// advisor looks for one change that would make a node fit: only nodes that
+// pass all filters but one are worth an advice.
+type advisor struct {
+	*query
+	service string
+	// The nodes to advise about, the one with the least name each.
+	label, activate, memory, full *node
+	down                          bool
+}
+
+// consider takes note of a node that was refused by the filter at a position.
+func (a *advisor) consider(n *node, refusedBy int) {
+	all := filters()
+	if all[refusedBy].name == "ready" {
+		a.down = true
+	}
+	for _, later := range all[refusedBy+1:] {
+		if !later.fits(a.query, n) {
+			return
+		}
+	}
+	switch all[refusedBy].name {
+	case "constraints":
+		if _, ok := a.missingLabel(n); ok {
+			a.label = lesser(a.label, n)
+		}
+	case "availability":
+		a.activate = lesser(a.activate, n)
+	case "resources":
+		short := a.short(n.pos)
+		if short.cpu == 0 && a.set.free[n.pos].mem >= 4<<20 &&
+			(a.memory == nil || a.set.free[n.pos].mem > a.set.free[a.memory.pos].mem) {
+			a.memory = n
+		}
+	case "max-replicas":
+		a.full = lesser(a.full, n)
+	}
+}
+
+// missingLabel returns the label whose addition alone would satisfy the
+// constraints. A label that has another value already is not touched.
+func (a *advisor) missingLabel(n *node) (string, bool) {
+	label := ""
+	for i := range a.need.constraints {
+		c := &a.need.constraints[i]
+		if c.matches(n) {
+			continue
+		}
+		if label != "" || c.invalid || !c.equal || c.key != nodeLabels || n.labels[c.label] != "" {
+			return "", false
+		}
+		label = c.label + "=" + c.value
+	}
+	return label, label != ""
+}
+
+func (a *advisor) hint(nodes int, w Waiting) string {
+	switch {
+	case nodes == 0 && w.Node == "":
+		return "minictl swarm join-token worker"
+	case a.label != nil:
+		label, _ := a.missingLabel(a.label)
+		return fmt.Sprintf("minictl node update --label-add %s %s", quote(label), a.label.display())
+	case a.activate != nil:
+		return "minictl node update --availability active " + a.activate.display()
+	case a.memory != nil:
+		mem := a.set.free[a.memory.pos].mem >> 20
+		return fmt.Sprintf("minictl service update --reserve-memory %dMiB %s", mem, a.service)
+	case a.full != nil:
+		return fmt.Sprintf("minictl service update --replicas-max-per-node %d %s", a.need.maxPerNode+1, a.service)
+	case a.down:
+		return "minictl node ls"
+	}
+	return ""
+}
+
+// display is the node's name, its id when it has none.
+func (n *node) display() string { return cmp.Or(n.name, n.id) }
+
+func lesser(a, b *node) *node {
+	if a == nil || b.display() < a.display() {
+		return b
+	}
+	return a
+}
+
+// quote protects a word from the shell where that is needed.
+func quote(word string) string {
+	if strings.ContainsAny(word, " \t'\"$&|;<>()*?[]{}~#`\\!") {
+		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return word
+}
+
+// StillFits tells whether a running task may stay on its node when that, or
+// what the service asks for, has changed: role, labels and other attributes
+// must satisfy the constraints, and the node must be large enough. If not, why
+// says so in words that follow the node's name.
+func StillFits(t *pb.Task, n *pb.Node, spec *pb.TaskSpec) (ok bool, why string) {
+	need := Compile(spec)
+	if len(need.constraints) == 0 && need.need == (resources{}) {
+		return true, ""
+	}
+	s := NewSet()
+	s.PutNode(n)
+	q := s.query(Group{Service: t.GetServiceId(), Need: need})
+	for _, f := range filters() {
+		if f.name != "constraints" && f.name != "resources" {
+			continue
+		}
+		if at := s.nodes[n.GetId()]; !f.fits(q, at) {
+			return false, f.why(q, at).one()
+		}
+	}
+	return true, ""
+}

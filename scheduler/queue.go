@@ -1,0 +1,42 @@
+package scheduler
+
+// queue is a binary heap whose first element precedes all others. Only the
+// first one is ever changed or taken.
+type queue[T interface{ before(T) bool }] []T
+
+// order makes a heap of elements in any order.
+func (q queue[T]) order() {
+	for i := len(q)/2 - 1; i >= 0; i-- {
+		q.sink(i)
+	}
+}
+
+// fix restores the order after the first element changed.
+func (q queue[T]) fix() { q.sink(0) }
+
+// pop removes the first element.
+func (q *queue[T]) pop() {
+	h, last := *q, len(*q)-1
+	h[0] = h[last]
+	var none T
+	h[last] = none
+	*q = h[:last]
+	q.sink(0)
+}
+
+func (q queue[T]) sink(i int) {
+	for {
+		least := 2*i + 1
+		if least >= len(q) {
+			return
+		}
+		if right := least + 1; right < len(q) && q[right].before(q[least]) {
+			least = right
+		}
+		if !q[least].before(q[i]) {
+			return
+		}
+		q[i], q[least] = q[least], q[i]
+		i = least
+	}
+}

@@ -1,0 +1,162 @@
+package scheduler
+
+// candidate is a node that fits, and what it is ordered by.
+type candidate struct {
+	node     *node
+	flapping bool
+	service  int // tasks of the service
+	tasks    int
+	ring     int // distance from the service's start on the ring of positions
+}
+
+func (c candidate) before(o candidate) bool {
+	switch {
+	case c.flapping != o.flapping:
+		return o.flapping
+	case c.service != o.service:
+		return c.service < o.service
+	case c.tasks != o.tasks:
+		return c.tasks < o.tasks
+	}
+	return c.ring < o.ring
+}
+
+func (r *run) candidate(n *node) candidate {
+	size := len(r.set.slots)
+	return candidate{
+		node:     n,
+		flapping: r.flapping[n],
+		service:  r.service.nodes[n],
+		tasks:    n.tasks,
+		ring:     (n.pos - r.start + size) % size,
+	}
+}
+
+// branch is the nodes that share a value of each spread preference so far: the
+// next preference divides it into more branches, after the last one it is a
+// leaf. Branches in a queue have nodes that fit; the first of those is the
+// first of the first.
+type branch struct {
+	tasks int // of the service, on all its nodes
+	byTag map[string]*branch
+	kids  queue[*branch]
+	leaf  queue[candidate]
+}
+
+func (b *branch) first() candidate {
+	for len(b.kids) > 0 {
+		b = b.kids[0]
+	}
+	return b.leaf[0]
+}
+
+func (b *branch) empty() bool { return len(b.kids) == 0 && len(b.leaf) == 0 }
+
+// before orders sibling branches: a flapping node is the last resort even if
+// that leaves the tasks unevenly spread.
+func (b *branch) before(o *branch) bool {
+	if x, y := b.first().flapping, o.first().flapping; x != y {
+		return y
+	}
+	if b.tasks != o.tasks {
+		return b.tasks < o.tasks
+	}
+	if len(b.kids) > 0 {
+		return b.kids[0].before(o.kids[0])
+	}
+	return b.leaf[0].before(o.leaf[0])
+}
+
+// spread places with preferences: each task goes down the branches with the
+// fewest tasks of the service. A branch whose nodes are full drops out and the
+// others get its share.
+func (r *run) spread() {
+	root := &branch{}
+	members := r.set.candidates(r.need)
+	for k := range r.set.levels {
+		if r.set.levels[k].count == 0 {
+			continue
+		}
+		ring(r.set.levels[k].members, members, 0, len(r.set.slots), func(pos int) bool {
+			if n := r.set.slots[pos]; r.fits(n) {
+				leaf := root.find(r.need.spread, n)
+				leaf.leaf = append(leaf.leaf, r.candidate(n))
+			}
+			return true
+		})
+	}
+	for n, tasks := range r.service.nodes {
+		root.count(r.need.spread, n, tasks)
+	}
+	root.order()
+	r.drain(root)
+}
+
+// find returns the leaf that a node belongs to.
+func (b *branch) find(keys []SpreadKey, n *node) *branch {
+	for _, key := range keys {
+		value := key.value(n)
+		kid := b.byTag[value]
+		if kid == nil {
+			if b.byTag == nil {
+				b.byTag = map[string]*branch{}
+			}
+			kid = &branch{}
+			b.byTag[value] = kid
+			b.kids = append(b.kids, kid)
+		}
+		b = kid
+	}
+	return b
+}
+
+// count adds a node's tasks to the branches it belongs to, whether or not it
+// has room for more.
+func (b *branch) count(keys []SpreadKey, n *node, tasks int) {
+	for _, key := range keys {
+		if b = b.byTag[key.value(n)]; b == nil {
+			return
+		}
+		b.tasks += tasks
+	}
+}
+
+func (b *branch) order() {
+	for _, kid := range b.kids {
+		kid.order()
+	}
+	b.kids.order()
+	b.leaf.order()
+}
+
+// drain gives tasks to the first node again and again.
+func (r *run) drain(b *branch) {
+	for r.missing() && !b.empty() {
+		r.descend(b)
+	}
+}
+
+// descend gives the first node of a branch a task and restores its order. Only
+// that node can have become full by it.
+func (r *run) descend(b *branch) {
+	b.tasks++
+	if len(b.kids) > 0 {
+		kid := b.kids[0]
+		r.descend(kid)
+		if kid.empty() {
+			b.kids.pop()
+		} else {
+			b.kids.fix()
+		}
+		return
+	}
+	n := b.leaf[0].node
+	r.take(n)
+	if r.fits(n) {
+		b.leaf[0].service++
+		b.leaf[0].tasks++
+		b.leaf.fix()
+	} else {
+		b.leaf.pop()
+	}
+}
