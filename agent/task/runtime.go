@@ -75,3 +75,14 @@ type Observation struct {
 	// Error when the process could not be started or its exit is not known.
 	Error string
 }
+
+// DefaultGrace is the time between stop signal and SIGKILL when the spec names none.
+const DefaultGrace = 10 * time.Second
+
+// Grace is the time that a task has between its stop signal and SIGKILL.
+func Grace(spec *pb.TaskSpec) time.Duration {
+	if d := spec.GetContainer().GetStopGracePeriod(); d != nil {
+		return d.AsDuration()
+	}
+	return DefaultGrace
+}
