@@ -1,0 +1,277 @@
+package orchestrator
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
+)
+
+const (
+	// settle is how long changes are collected before they are looked at.
+	settle = 2 * time.Millisecond
+	// retry is when a service is looked at again after something was proposed
+	// for it, should nothing come of that.
+	retry = 500 * time.Millisecond
+)
+
+// Config is what an Orchestrator needs.
+type Config struct {
+	State   *store.State
+	Propose Proposer
+	// Fits is nil when every node fits every task.
+	Fits Fits
+	// NewID names new tasks.
+	NewID  func() string
+	Logger *slog.Logger
+}
+
+// Orchestrator reconciles all services with their tasks while it runs.
+type Orchestrator struct {
+	cfg Config
+
+	// Owned by Run.
+	services map[string]*tracked
+	dirty    map[string]*tracked
+	global   map[string]*tracked
+	timers   alarms[string]
+}
+
+// tracked is a service, and where its working set may be behind the store.
+type tracked struct {
+	id     string
+	set    *set
+	places map[place]bool
+	at     time.Time // when its timer goes off; zero is never
+}
+
+// New makes an orchestrator. Only Fits may be left out.
+func New(cfg Config) *Orchestrator { return &Orchestrator{cfg: cfg} }
+
+// Run reconciles until ctx ends, and returns nil then. It may be run again,
+// for the next term of leadership.
+func (o *Orchestrator) Run(ctx context.Context) error {
+	for {
+		err := o.follow(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !fault.Is(err, fault.Lagged):
+			return err
+		}
+		o.cfg.Logger.Warn("orchestrator fell behind the store, starts over")
+	}
+}
+
+// follow starts from a snapshot with everything dirty and goes on until the
+// watch or ctx ends.
+func (o *Orchestrator) follow(ctx context.Context) error {
+	view, watch := o.cfg.State.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE)
+	defer watch.Close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	changes := make(chan []store.Change)
+	done := make(chan struct{})
+	defer func() { stop(nil); <-done }()
+	go func() {
+		defer close(done)
+		stop(read(ctx, watch, changes))
+	}()
+
+	o.services, o.dirty, o.global, o.timers = map[string]*tracked{}, map[string]*tracked{}, map[string]*tracked{}, nil
+	for s := range view.Services() {
+		o.track(s.Id)
+	}
+	for {
+		o.reconcile(ctx)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-o.nextTimer():
+		case batch := <-changes:
+			o.note(batch)
+			o.collect(ctx, changes)
+		}
+	}
+}
+
+// nextTimer fires when a service is due, never if none waits.
+func (o *Orchestrator) nextTimer() <-chan time.Time {
+	at := o.timers.next()
+	if at.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(at))
+}
+
+// read passes changes on; while nobody takes them, they gather in the watch.
+func read(ctx context.Context, watch *store.Watch, changes chan<- []store.Change) error {
+	for {
+		batch, err := watch.Next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case changes <- batch:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// collect takes in what else happens at about the same time.
+func (o *Orchestrator) collect(ctx context.Context, changes <-chan []store.Change) {
+	end := time.After(settle)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end:
+			return
+		case batch := <-changes:
+			o.note(batch)
+		}
+	}
+}
+
+// track returns the service's entry and marks it dirty.
+func (o *Orchestrator) track(id string) *tracked {
+	t := o.services[id]
+	if t == nil {
+		t = &tracked{id: id, places: map[place]bool{}}
+		o.services[id] = t
+	}
+	o.dirty[id] = t
+	return t
+}
+
+// note marks what changes touch.
+func (o *Orchestrator) note(changes []store.Change) {
+	for _, c := range changes {
+		switch c.Kind {
+		case pb.Kind_KIND_SERVICE:
+			o.track(c.ID)
+		case pb.Kind_KIND_TASK:
+			for _, object := range [...]store.Object{c.Old, c.New} {
+				if t, ok := object.(*pb.Task); ok && t != nil {
+					o.track(t.ServiceId).places[placeOf(t)] = true
+				}
+			}
+		case pb.Kind_KIND_NODE:
+			o.noteNode(c)
+		}
+	}
+}
+
+// noteNode marks the slots that have tasks on a node, and the node's place in
+// every global service.
+func (o *Orchestrator) noteNode(c store.Change) {
+	before, _ := c.Old.(*pb.Node)
+	after, _ := c.New.(*pb.Node)
+	if before != nil && after != nil && sameForTasks(before, after) {
+		return
+	}
+	for t := range o.cfg.State.View().TasksByNode(c.ID) {
+		o.track(t.ServiceId).places[placeOf(t)] = true
+	}
+	for id := range o.global {
+		o.track(id).places[place{node: c.ID}] = true
+	}
+}
+
+// reconcile brings every dirty or due service forward.
+func (o *Orchestrator) reconcile(ctx context.Context) {
+	now := time.Now()
+	for _, due := range o.timers.due(now) {
+		if t := o.services[due.key]; t != nil && t.at.Equal(due.at) {
+			o.dirty[t.id] = t
+		}
+	}
+	view := o.cfg.State.View()
+	var work proposals
+	for _, id := range slices.Sorted(maps.Keys(o.dirty)) {
+		o.reconcileOne(o.dirty[id], view, now, &work)
+	}
+	clear(o.dirty)
+	work.carryOut(ctx, o.cfg.Propose, o.cfg.Logger)
+}
+
+func (o *Orchestrator) reconcileOne(t *tracked, view store.View, now time.Time, work *proposals) {
+	service := view.Service(t.id)
+	if service == nil {
+		delete(o.services, t.id)
+		delete(o.global, t.id)
+		return
+	}
+	t.refresh(service, view, &o.cfg)
+	if t.set.global() {
+		o.global[t.id] = t
+	}
+	plan := t.set.reconcile(now)
+	next := plan.Next
+	if !plan.Empty() {
+		work.add(service, plan)
+		t.distrust(plan, view)
+		next = earliest(next, now.Add(retry))
+	}
+	if !next.IsZero() && !next.Equal(t.at) {
+		o.timers.set(t.id, next)
+	}
+	t.at = next
+}
+
+// sameForTasks tells whether two forms of a node differ in nothing that
+// matters to the tasks on it.
+func sameForTasks(a, b *pb.Node) bool {
+	return a.GetStatus().GetState() == b.GetStatus().GetState() && a.GetStatus().GetAddr() == b.GetStatus().GetAddr() &&
+		a.Role == b.Role &&
+		proto.Equal(a.Spec, b.Spec) && proto.Equal(a.Description, b.Description)
+}
+
+// refresh brings the working set up to a view.
+func (t *tracked) refresh(service *pb.Service, view store.View, cfg *Config) {
+	if t.set == nil {
+		t.set = newSet(cfg.Fits, cfg.NewID)
+		t.set.turnTo(service, view)
+		t.set.load(slices.Collect(view.TasksByService(t.id)))
+	} else {
+		t.set.turnTo(service, view)
+		for p := range t.places {
+			t.set.put(p, tasksAt(view, t.id, p))
+		}
+	}
+	clear(t.places)
+}
+
+func tasksAt(view store.View, service string, p place) []*pb.Task {
+	if p.slot > 0 {
+		return slices.Collect(view.TasksBySlot(service, p.slot))
+	}
+	var tasks []*pb.Task
+	for t := range view.TasksByNode(p.node) {
+		if t.ServiceId == service && t.Slot == 0 {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
+}
+
+// distrust marks the slots that a plan changes, so that the next reconcile
+// reads them anew whatever became of it.
+func (t *tracked) distrust(plan Plan, view store.View) {
+	for _, d := range plan.Desired {
+		if task := view.Task(d.Id); task != nil {
+			t.places[placeOf(task)] = true
+		}
+	}
+	for _, task := range plan.Create {
+		t.places[placeOf(task)] = true
+	}
+}

@@ -1,0 +1,86 @@
+// Package orchestrator turns services into tasks: it creates them, replaces
+// those that ended, and rolls new versions out. It decides which tasks exist
+// and what is wanted of them, and nothing else: placement finds their nodes,
+// agents run them, the reaper forgets them.
+//
+// Reconcile is the whole of it as a function: one service, its tasks and the
+// nodes, and what to change. All that it has to remember is in the store, so a
+// new leader goes on where the old one stopped. The loop (loop.go) keeps the
+// function's working set (set.go) between calls, because a service of 10,000
+// tasks must not be gone through for every event of one of them.
+//
+// The unit of thought is the slot: a replica of a replicated service, or the
+// place of a global service on one node. A slot has at most one task that is
+// live, or two while one takes over from the other:
+//
+//	restart   the old one has ended; the new one is wanted READY, and RUNNING
+//	          once its delay has passed
+//	update    stop-first: the new one is wanted READY (image pulled, container
+//	          created) beside the old one, which is stopped then; once it has
+//	          ended the new one is wanted RUNNING
+//	          start-first: the new one is wanted RUNNING at once, and the old
+//	          one is stopped when it is
+//	node      drained, unfit or down: the old one is stopped (or beyond reach)
+//	          and replaced without delay
+//
+// So the new one never starts before the old one is known to have ended, or
+// its node to be down, unless the service asks for start-first.
+//
+// slot.go tells what is true of a slot, tend.go what it needs, restart.go
+// whether to try again, scale.go how many slots there are, update.go which are
+// renewed next.
+package orchestrator
+
+import (
+	"iter"
+	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// Nodes is the part of a store.View that tells about nodes.
+type Nodes interface {
+	// Node returns nil for a node that does not exist.
+	Node(id string) *pb.Node
+	Nodes() iter.Seq[*pb.Node]
+}
+
+// Fits tells whether a node satisfies what a task spec demands of labels,
+// role and platform, whatever else runs there. It must be pure.
+type Fits func(node *pb.Node, spec *pb.TaskSpec) bool
+
+// Input is all that Reconcile looks at.
+type Input struct {
+	Service *pb.Service
+	// Tasks of the service, all of them, in any order.
+	Tasks []*pb.Task
+	Nodes Nodes
+	// Fits is nil when every node does.
+	Fits Fits
+	// NewID names new tasks.
+	NewID func() string
+}
+
+// Plan is what to change. Carrying it out and reconciling again, at the same
+// time, comes to an empty plan after a few rounds.
+type Plan struct {
+	// Update is the new progress of the rolling update; nil leaves it as it is.
+	Update  *pb.UpdateStatus
+	Desired []*pb.TaskDesired
+	Create  []*pb.Task
+	// Next is when to reconcile again even if nothing happens; zero is never.
+	Next time.Time
+}
+
+// Empty tells whether there is nothing to change now.
+func (p Plan) Empty() bool {
+	return p.Update == nil && len(p.Desired) == 0 && len(p.Create) == 0
+}
+
+// Reconcile compares a service with its tasks and says what to change.
+func Reconcile(in Input, now time.Time) Plan {
+	s := newSet(in.Fits, in.NewID)
+	s.turnTo(in.Service, in.Nodes)
+	s.load(in.Tasks)
+	return s.reconcile(now)
+}

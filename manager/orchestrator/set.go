@@ -1,0 +1,266 @@
+package orchestrator
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
+)
+
+// place is what a task is for: a slot of a replicated service, or a node for
+// a global one.
+type place struct {
+	slot uint64
+	node string
+}
+
+func placeOf(t *pb.Task) place {
+	if t.Slot == 0 {
+		return place{node: t.NodeId}
+	}
+	return place{slot: t.Slot}
+}
+
+func comparePlaces(a, b place) int {
+	return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.node, b.node))
+}
+
+// set is the working set for one service: its slots, and of those what the
+// decisions about the service as a whole need. It goes by what it was told
+// last; slots that may have changed are marked in dirty.
+type set struct {
+	fits  Fits
+	newID func() string
+
+	service *pb.Service
+	nodes   Nodes
+	spec    *pb.TaskSpec
+	// alike holds the versions that differ from the present one in nothing
+	// that a running task would notice.
+	alike map[uint64]bool
+
+	slots  map[place]*slot
+	dirty  map[place]bool
+	alarms alarms[place]
+	// Counts and kinds of slots, kept by look.
+	present int
+	stale   map[place]*slot
+	trials  map[place]*slot
+	pending int
+
+	// Of the reconcile that runs.
+	now    time.Time
+	status *pb.UpdateStatus
+	rollAt time.Time
+	acted  []*slot
+	plan   Plan
+}
+
+func newSet(fits Fits, newID func() string) *set {
+	if fits == nil {
+		fits = func(*pb.Node, *pb.TaskSpec) bool { return true }
+	}
+	return &set{
+		fits: fits, newID: newID,
+		slots: map[place]*slot{}, dirty: map[place]bool{},
+		stale: map[place]*slot{}, trials: map[place]*slot{},
+	}
+}
+
+// turnTo takes note of the service and the nodes as they are now. When only
+// the update has moved on, no more than the slots under trial are affected.
+func (s *set) turnTo(service *pb.Service, nodes Nodes) {
+	old := s.service
+	s.service, s.nodes = service, nodes
+	if old == service {
+		return
+	}
+	if sameRules(old, service) {
+		s.touchAll(maps.Keys(s.trials))
+		return
+	}
+	s.spec = service.GetSpec().GetTask()
+	s.alike = map[uint64]bool{}
+	for _, v := range service.GetVersions() {
+		s.alike[v.Version] = !templateDiffers(v.Spec, s.spec)
+	}
+	s.touchAll(maps.Keys(s.slots))
+	if s.global() {
+		for n := range nodes.Nodes() {
+			s.touch(place{node: n.Id})
+		}
+	}
+}
+
+// sameRules tells whether two forms of a service ask the same of every slot.
+func sameRules(a, b *pb.Service) bool {
+	ua, ub := a.GetUpdateStatus(), b.GetUpdateStatus()
+	return a != nil && a.Spec == b.Spec && a.SpecVersion == b.SpecVersion && a.Removing == b.Removing &&
+		ua.GetState() == ub.GetState() && ua.GetToVersion() == ub.GetToVersion() &&
+		ua.GetStartedAt().AsTime().Equal(ub.GetStartedAt().AsTime())
+}
+
+func (s *set) global() bool { return s.service.GetSpec().GetGlobal() != nil }
+
+func (s *set) touch(p place) { s.dirty[p] = true }
+
+func (s *set) touchAll(places iter.Seq[place]) {
+	for p := range places {
+		s.touch(p)
+	}
+}
+
+// load replaces all slots by those of the tasks.
+func (s *set) load(tasks []*pb.Task) {
+	byPlace := map[place][]*pb.Task{}
+	for _, t := range tasks {
+		byPlace[placeOf(t)] = append(byPlace[placeOf(t)], t)
+	}
+	for p := range s.slots {
+		if byPlace[p] == nil {
+			s.put(p, nil)
+		}
+	}
+	for p, tasks := range byPlace {
+		s.put(p, tasks)
+	}
+}
+
+// put replaces the tasks of one slot.
+func (s *set) put(p place, tasks []*pb.Task) {
+	sl := s.slots[p]
+	if sl == nil {
+		if len(tasks) == 0 && !s.global() {
+			return
+		}
+		sl = &slot{place: p}
+		s.slots[p] = sl
+	}
+	sl.tasks = tasks
+	slices.SortFunc(sl.tasks, compareAge)
+	s.touch(p)
+}
+
+func compareAge(a, b *pb.Task) int {
+	return cmp.Or(
+		a.GetMeta().GetCreatedAt().AsTime().Compare(b.GetMeta().GetCreatedAt().AsTime()),
+		cmp.Compare(a.SpecVersion, b.SpecVersion),
+		cmp.Compare(a.Id, b.Id),
+	)
+}
+
+// reconcile decides about the slots that are dirty or due, and the service.
+func (s *set) reconcile(now time.Time) Plan {
+	s.now, s.plan, s.rollAt, s.acted = now, Plan{}, time.Time{}, nil
+	for _, p := range s.alarms.due(now) {
+		if sl := s.slots[p.key]; sl != nil && sl.wake.Equal(p.at) {
+			s.touch(p.key)
+		}
+	}
+	slots := s.lookAtDirty()
+	if s.service.Removing {
+		for _, sl := range slots {
+			s.remove(sl)
+		}
+		return s.plan
+	}
+	s.scaleIn()
+	s.roll()
+	for _, sl := range slots {
+		s.tend(sl)
+	}
+	s.scaleOut()
+	for _, sl := range s.acted {
+		sl.busy = false
+	}
+	s.plan.Next = earliest(s.alarms.next(), s.rollAt)
+	return s.plan
+}
+
+// lookAtDirty brings the dirty slots up to date and returns them in order.
+func (s *set) lookAtDirty() []*slot {
+	places := slices.SortedFunc(maps.Keys(s.dirty), comparePlaces)
+	clear(s.dirty)
+	slots := make([]*slot, 0, len(places))
+	for _, p := range places {
+		sl := s.slots[p]
+		if sl == nil {
+			if !s.global() {
+				continue
+			}
+			sl = &slot{place: p}
+			s.slots[p] = sl
+		}
+		s.look(sl)
+		slots = append(slots, sl)
+		if len(sl.tasks) == 0 && (!s.global() || s.nodes.Node(p.node) == nil) {
+			delete(s.slots, p)
+		}
+	}
+	return slots
+}
+
+// claim takes a slot for one decision: nothing else in this reconcile adds to it.
+func (s *set) claim(sl *slot) {
+	sl.busy = true
+	s.acted = append(s.acted, sl)
+}
+
+// desire plans a task's desired state, which only goes forward.
+func (s *set) desire(t *pb.Task, state pb.TaskState) {
+	if t.DesiredState < state {
+		s.plan.Desired = append(s.plan.Desired, &pb.TaskDesired{Id: t.Id, State: state})
+	}
+}
+
+func (s *set) shut(tasks ...*pb.Task) {
+	for _, t := range tasks {
+		s.desire(t, pb.TaskState_TASK_STATE_SHUTDOWN)
+	}
+}
+
+// remove gives up a slot with all its history.
+func (s *set) remove(sl *slot) {
+	s.claim(sl)
+	for _, t := range sl.tasks {
+		s.desire(t, pb.TaskState_TASK_STATE_REMOVE)
+	}
+}
+
+// create plans a task for a slot; t holds what is special about it.
+func (s *set) create(sl *slot, t *pb.Task) {
+	t.Id = s.newID()
+	t.ServiceId, t.ServiceName = s.service.Id, s.service.GetSpec().GetName()
+	t.Slot, t.NodeId = sl.place.slot, sl.place.node
+	t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: timestamppb.New(s.now), Message: "waiting for a node"}
+	s.plan.Create = append(s.plan.Create, t)
+}
+
+// wakeAt has a slot looked at again.
+func (s *set) wakeAt(sl *slot, at time.Time) {
+	if sl.wake.IsZero() || at.Before(sl.wake) {
+		sl.wake = at
+		s.alarms.set(sl.place, at)
+	}
+}
+
+// specOf returns the spec that a task was made from, nil if it is forgotten.
+func (s *set) specOf(t *pb.Task) *pb.TaskSpec {
+	if t.SpecVersion == s.service.SpecVersion {
+		return s.spec
+	}
+	return store.TaskSpec(s.service, t.SpecVersion)
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
