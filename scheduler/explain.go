@@ -23,7 +23,7 @@ type Explanation struct {
 
 // Headline is "0 of 5 nodes fit".
 func (e Explanation) Headline() string {
-	return fmt.Sprintf("%d of %s fit", e.Fit, plural(e.Nodes, "node"))
+	return fmt.Sprintf("%d of %d nodes fit", e.Fit, e.Nodes)
 }
 
 // Reasons is "3 lack label disk=ssd, 1 is draining".

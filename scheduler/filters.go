@@ -67,7 +67,7 @@ func whyReady(_ *query, n *node) refusal {
 }
 
 func available(_ *query, n *node) bool {
-	return n.availability <= pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE
+	return n.availability == pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE
 }
 
 func whyAvailable(_ *query, n *node) refusal {

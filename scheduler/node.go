@@ -42,7 +42,7 @@ func (a attributes) equal(b attributes) bool {
 }
 
 func (n *node) usable() bool {
-	return n.known && n.state == pb.NodeState_NODE_STATE_READY && n.availability <= pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE
+	return n.known && n.state == pb.NodeState_NODE_STATE_READY && n.availability == pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE
 }
 
 func attributesOf(p *pb.Node) attributes {

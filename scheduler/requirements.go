@@ -25,6 +25,15 @@ type Requirements struct {
 	key string
 }
 
+// Key is the same for services whose tasks every node takes or refuses alike,
+// but for what they replace: what was found out for one holds for the other.
+func (r *Requirements) Key(service string) string {
+	if r.maxPerNode > 0 {
+		return fmt.Sprintf("%s\x00%d %s", r.key, r.maxPerNode, service)
+	}
+	return r.key
+}
+
 // resources is what tasks reserve and nodes offer: billionths of a CPU, bytes.
 type resources struct{ cpu, mem int64 }
 

@@ -1,0 +1,115 @@
+// Package placement gives waiting tasks their nodes. It is the leader's loop
+// around package scheduler: it keeps the scheduler's set in step with the
+// store, lets groups of equal tasks form, proposes what the scheduler decides
+// without waiting for earlier proposals to commit, and tells tasks that fit
+// nowhere what they wait for.
+package placement
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
+)
+
+const (
+	// quiet is how long nothing may change before a pass, so that groups form;
+	// patience is how long a pass waits at most while changes go on.
+	quiet    = 2 * time.Millisecond
+	patience = 50 * time.Millisecond
+	// maxBatch bounds the assignments of a proposal, to some 250 KiB: large
+	// enough to be cheap, small enough that one is applied while the next is made.
+	maxBatch = 4096
+	// maxInFlight bounds the proposals that are not committed yet.
+	maxInFlight = 8
+	// retryDelay passes before what could not be committed is tried again.
+	retryDelay = 100 * time.Millisecond
+)
+
+// Proposer commits commands. It returns one refusal per command, or an error
+// when it is unknown whether they were committed.
+type Proposer func(ctx context.Context, cmds ...*pb.Command) ([]error, error)
+
+// Config is what placement needs.
+type Config struct {
+	State   *store.State
+	Propose Proposer
+	Logger  *slog.Logger
+}
+
+// Placement is the loop. It runs on the leader only.
+type Placement struct {
+	Config
+}
+
+// New returns a loop that Run starts.
+func New(c Config) *Placement { return &Placement{c} }
+
+// Run places tasks until ctx ends, and returns its cause.
+func (p *Placement) Run(ctx context.Context) error {
+	for {
+		err := p.session(ctx)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !fault.Is(err, fault.Lagged) {
+			return err
+		}
+		p.Logger.Warn("placement fell behind and starts over", "err", err)
+	}
+}
+
+// session is one gapless stretch of watching, from a snapshot on. It returns
+// when all its proposals have.
+func (p *Placement) session(ctx context.Context) error {
+	view, watch := p.State.ViewAndWatch(pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
+	defer watch.Close()
+	ctx, stop := context.WithCancel(ctx)
+	l := &loop{
+		Config:  p.Config,
+		book:    newBook(view),
+		results: make(chan result, maxInFlight),
+		timer:   time.NewTimer(0),
+	}
+	defer l.timer.Stop()
+	defer l.proposals.Wait()
+	changes := make(chan []store.Change)
+	ended := make(chan error, 1)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer stop()
+	reader.Go(func() { ended <- read(ctx, watch, changes) })
+	for {
+		select {
+		case batch := <-changes:
+			l.book.observe(batch)
+			l.postpone(time.Now())
+		case r := <-l.results:
+			l.settle(r, time.Now())
+			l.launch(ctx)
+		case <-l.timer.C:
+			l.pass(ctx, time.Now())
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// read passes on changes until the watch or ctx ends.
+func read(ctx context.Context, watch *store.Watch, changes chan<- []store.Change) error {
+	for {
+		batch, err := watch.Next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case changes <- batch:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
