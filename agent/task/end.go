@@ -29,7 +29,7 @@ func ending(s State, obs Observation, now time.Time) *pb.TaskStatus {
 func problemOf(obs Observation, memoryLimit int64) string {
 	switch {
 	case obs.OOMKilled && memoryLimit > 0:
-		return fmt.Sprintf("out of memory: reached its limit of %s", units.BytesSize(float64(memoryLimit)))
+		return fmt.Sprintf("out of memory: reached its limit of %s", units.CustomSize("%.4g %s", float64(memoryLimit), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}))
 	case obs.OOMKilled:
 		return "out of memory: the host had none left"
 	case obs.Error != "":
