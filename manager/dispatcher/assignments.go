@@ -5,9 +5,14 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
+
+// maxDiff bounds one message in bytes, well below what rpc lets through.
+const maxDiff = 4 << 20
 
 // assignments is what one agent was told, so that only what differs is sent.
 // Specs, secrets and configs are counted by the tasks that use them: sent with
@@ -47,19 +52,27 @@ func assignable(t *pb.Task, node string) bool {
 	return state >= pb.TaskState_TASK_STATE_ASSIGNED && state <= pb.TaskState_TASK_STATE_RUNNING
 }
 
-// full forgets what was told and returns everything that the node must know.
-func (a *assignments) full(view store.View) *pb.AssignmentSet {
+// full forgets what was told and returns everything that the node must know: a
+// set and, if that is too large for one message, diffs with the rest. What the
+// agent may have begun is in the set, for it stops what is not.
+func (a *assignments) full(view store.View) (*pb.AssignmentSet, []*pb.AssignmentDiff) {
 	a.tasks = map[string]assigned{}
 	a.specs = map[specKey]int{}
 	a.secrets = map[string]int{}
 	a.configs = map[string]int{}
-	a.sequence = 0
-	diff := a.update(view, a.candidates(view))
-	if diff == nil {
-		diff = &pb.AssignmentDiff{}
-	}
 	a.sequence = 1
-	return &pb.AssignmentSet{Sequence: a.sequence, Items: diff.Put}
+	d := &delta{a: a, view: view}
+	for _, id := range slices.Sorted(maps.Keys(a.candidates(view))) {
+		d.task(id)
+	}
+	slices.SortStableFunc(d.puts, func(x, y *pb.Assignment) int { return setOrder(x) - setOrder(y) })
+	parts := divide(d.puts, maxDiff)
+	set := &pb.AssignmentSet{Sequence: a.sequence}
+	if len(parts) > 0 {
+		set.Items = parts[0]
+		return set, a.number(parts[1:], nil)
+	}
+	return set, nil
 }
 
 // candidates returns the ids of the tasks that the node has or was told of.
@@ -75,8 +88,8 @@ func (a *assignments) candidates(view store.View) map[string]struct{} {
 }
 
 // update looks at the given tasks again and returns what the agent has to be
-// told about them, nil if nothing.
-func (a *assignments) update(view store.View, ids map[string]struct{}) *pb.AssignmentDiff {
+// told about them: mostly one diff or none, more if it is too large.
+func (a *assignments) update(view store.View, ids map[string]struct{}) []*pb.AssignmentDiff {
 	d := &delta{a: a, view: view}
 	for _, id := range slices.Sorted(maps.Keys(ids)) {
 		d.task(id)
@@ -87,9 +100,10 @@ func (a *assignments) update(view store.View, ids map[string]struct{}) *pb.Assig
 // delta collects one diff. Counts go up before they go down, so that what one
 // task hands to the next is not sent twice.
 type delta struct {
-	a    *assignments
-	view store.View
-	out  pb.AssignmentDiff
+	a       *assignments
+	view    store.View
+	puts    []*pb.Assignment
+	removes []*pb.AssignmentKey
 	// What the tasks of this diff let go.
 	released []assigned
 }
@@ -119,7 +133,7 @@ func (d *delta) task(id string) {
 		d.released = append(d.released, told)
 	}
 	d.a.tasks[id] = now
-	d.put(&pb.Assignment{Kind: &pb.Assignment_Task{Task: &pb.AssignedTask{
+	d.tell(&pb.Assignment{Kind: &pb.Assignment_Task{Task: &pb.AssignedTask{
 		Id:            t.Id,
 		ServiceId:     t.ServiceId,
 		SpecVersion:   t.SpecVersion,
@@ -138,7 +152,7 @@ func (d *delta) useSpec(key specKey) *pb.TaskSpec {
 	}
 	d.a.specs[key]++
 	if d.a.specs[key] == 1 && spec != nil {
-		d.put(&pb.Assignment{Kind: &pb.Assignment_Spec{Spec: &pb.AssignedSpec{
+		d.tell(&pb.Assignment{Kind: &pb.Assignment_Spec{Spec: &pb.AssignedSpec{
 			ServiceId:     key.service,
 			Version:       key.version,
 			ServiceName:   service.GetSpec().GetName(),
@@ -155,7 +169,7 @@ func (d *delta) useSecrets(spec *pb.TaskSpec) []string {
 		ids = append(ids, ref.Id)
 		d.a.secrets[ref.Id]++
 		if secret := d.view.Secret(ref.Id); d.a.secrets[ref.Id] == 1 && secret != nil {
-			d.put(&pb.Assignment{Kind: &pb.Assignment_Secret{Secret: secret}})
+			d.tell(&pb.Assignment{Kind: &pb.Assignment_Secret{Secret: secret}})
 		}
 	}
 	return ids
@@ -167,20 +181,20 @@ func (d *delta) useConfigs(spec *pb.TaskSpec) []string {
 		ids = append(ids, ref.Id)
 		d.a.configs[ref.Id]++
 		if config := d.view.Config(ref.Id); d.a.configs[ref.Id] == 1 && config != nil {
-			d.put(&pb.Assignment{Kind: &pb.Assignment_Config{Config: config}})
+			d.tell(&pb.Assignment{Kind: &pb.Assignment_Config{Config: config}})
 		}
 	}
 	return ids
 }
 
-func (d *delta) put(item *pb.Assignment) { d.out.Put = append(d.out.Put, item) }
+func (d *delta) tell(item *pb.Assignment) { d.puts = append(d.puts, item) }
 
 func (d *delta) remove(kind pb.Kind, id string) {
-	d.out.Remove = append(d.out.Remove, &pb.AssignmentKey{Kind: kind, Id: id})
+	d.removes = append(d.removes, &pb.AssignmentKey{Kind: kind, Id: id})
 }
 
-// finish takes back what nothing uses any more and numbers the diff.
-func (d *delta) finish() *pb.AssignmentDiff {
+// finish takes back what nothing uses any more and numbers the diffs.
+func (d *delta) finish() []*pb.AssignmentDiff {
 	for _, was := range d.released {
 		if release(d.a.specs, was.key) {
 			d.remove(pb.Kind_KIND_SERVICE, was.key.String())
@@ -196,14 +210,41 @@ func (d *delta) finish() *pb.AssignmentDiff {
 			}
 		}
 	}
-	if len(d.out.Put) == 0 && len(d.out.Remove) == 0 {
-		return nil
+	slices.SortStableFunc(d.puts, func(x, y *pb.Assignment) int { return diffOrder(x) - diffOrder(y) })
+	return d.a.number(divide(d.puts, maxDiff), d.removes)
+}
+
+// number makes diffs of the parts; what goes, goes with the last.
+func (a *assignments) number(parts [][]*pb.Assignment, removes []*pb.AssignmentKey) []*pb.AssignmentDiff {
+	if len(parts) == 0 && len(removes) > 0 {
+		parts = [][]*pb.Assignment{nil}
 	}
-	d.a.sequence++
-	// What a task uses comes before the task.
-	slices.SortStableFunc(d.out.Put, func(x, y *pb.Assignment) int { return putOrder(x) - putOrder(y) })
-	d.out.Sequence = d.a.sequence
-	return &d.out
+	var diffs []*pb.AssignmentDiff
+	for _, part := range parts {
+		a.sequence++
+		diffs = append(diffs, &pb.AssignmentDiff{Sequence: a.sequence, Put: part})
+	}
+	if len(diffs) > 0 {
+		diffs[len(diffs)-1].Remove = removes
+	}
+	return diffs
+}
+
+// divide cuts items into parts of at most limit bytes, or of one item.
+func divide(items []*pb.Assignment, limit int) [][]*pb.Assignment {
+	var parts [][]*pb.Assignment
+	size := limit
+	for _, item := range items {
+		bytes := proto.Size(item)
+		if size+bytes > limit {
+			parts = append(parts, nil)
+			size = 0
+		}
+		last := len(parts) - 1
+		parts[last] = append(parts[last], item)
+		size += bytes
+	}
+	return parts
 }
 
 // release counts one use less and tells whether that was the last.
@@ -216,10 +257,25 @@ func release[K comparable](uses map[K]int, key K) bool {
 	return true
 }
 
-// putOrder sorts tasks behind everything else.
-func putOrder(item *pb.Assignment) int {
+// diffOrder puts tasks behind what they use.
+func diffOrder(item *pb.Assignment) int {
 	if item.GetTask() != nil {
 		return 1
 	}
 	return 0
+}
+
+// setOrder puts first what must be in the first message: specs, which are
+// small, and the tasks that the agent may have begun.
+func setOrder(item *pb.Assignment) int {
+	task := item.GetTask()
+	switch {
+	case item.GetSpec() != nil:
+		return 0
+	case task != nil && task.ObservedState > pb.TaskState_TASK_STATE_ASSIGNED:
+		return 1
+	case task == nil:
+		return 2
+	}
+	return 3
 }

@@ -287,8 +287,20 @@ func (w *writer) greet(t *term) error {
 	if err := w.sendWelcome(t, view); err != nil {
 		return err
 	}
-	set := w.told.full(view)
-	return w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Assignments{Assignments: set}})
+	set, rest := w.told.full(view)
+	if err := w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Assignments{Assignments: set}}); err != nil {
+		return err
+	}
+	return w.sendDiffs(rest)
+}
+
+func (w *writer) sendDiffs(diffs []*pb.AssignmentDiff) error {
+	for _, diff := range diffs {
+		if err := w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Diff{Diff: diff}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush acts on the notes that were left since the last time.
@@ -303,10 +315,8 @@ func (w *writer) flush(t *term) error {
 	if n.all {
 		n.tasks = w.told.candidates(view)
 	}
-	if diff := w.told.update(view, n.tasks); diff != nil {
-		if err := w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Diff{Diff: diff}}); err != nil {
-			return err
-		}
+	if err := w.sendDiffs(w.told.update(view, n.tasks)); err != nil {
+		return err
 	}
 	for _, number := range n.acks {
 		err := w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Ack{Ack: &pb.StatusAck{Number: number}}})

@@ -1,0 +1,95 @@
+package controlapi
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/scheduler"
+	"github.com/minid/minid/store"
+)
+
+// ListTasks returns the tasks of the named services and nodes that pass the
+// filters. Naming both means tasks of these services on these nodes.
+func (s *Server) ListTasks(_ context.Context, req *pb.ListTasksRequest) (*pb.ListTasksResponse, error) {
+	view := s.cfg.State.View()
+	services, err := idsOf(view, req.GetServices(), findService)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := idsOf(view, req.GetNodes(), findNode)
+	if err != nil {
+		return nil, err
+	}
+	labels := func(t *pb.Task) map[string]string { return view.Service(t.ServiceId).GetSpec().GetLabels() }
+	passes, err := taskFilters(labels).compile(req.GetFilters())
+	if err != nil {
+		return nil, err
+	}
+	answer := &pb.ListTasksResponse{}
+	for t := range tasksOf(view, services, nodes) {
+		if passes(t) {
+			answer.Tasks = append(answer.Tasks, t)
+		}
+	}
+	return answer, nil
+}
+
+// idsOf resolves references, each object once.
+func idsOf[T object](view store.View, refs []string, find func(store.View, string) (T, error)) (map[string]bool, error) {
+	ids := map[string]bool{}
+	for _, ref := range refs {
+		found, err := find(view, ref)
+		if err != nil {
+			return nil, err
+		}
+		ids[found.GetId()] = true
+	}
+	return ids, nil
+}
+
+// tasksOf iterates over as few tasks as the view's indexes allow.
+func tasksOf(view store.View, services, nodes map[string]bool) iter.Seq[*pb.Task] {
+	return func(yield func(*pb.Task) bool) {
+		for _, tasks := range taskRanges(view, services, nodes) {
+			for t := range tasks {
+				wanted := len(services) == 0 || len(nodes) == 0 || nodes[t.NodeId]
+				if wanted && !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func taskRanges(view store.View, services, nodes map[string]bool) []iter.Seq[*pb.Task] {
+	var ranges []iter.Seq[*pb.Task]
+	for service := range services {
+		ranges = append(ranges, view.TasksByService(service))
+	}
+	if len(services) == 0 {
+		for node := range nodes {
+			ranges = append(ranges, view.TasksByNode(node))
+		}
+	}
+	if len(services) == 0 && len(nodes) == 0 {
+		ranges = append(ranges, view.Tasks())
+	}
+	return ranges
+}
+
+// GetTask finds a task by id, name, SERVICE.SLOT or id prefix.
+func (s *Server) GetTask(_ context.Context, req *pb.GetRequest) (*pb.Task, error) {
+	return findTask(s.cfg.State.View(), req.GetRef())
+}
+
+// ExplainTask tells, node by node, why a task is or is not placed there.
+func (s *Server) ExplainTask(_ context.Context, req *pb.GetRequest) (*pb.Explanation, error) {
+	view := s.cfg.State.View()
+	t, err := findTask(view, req.GetRef())
+	if err != nil {
+		return nil, err
+	}
+	return scheduler.ExplainTask(view, t, time.Now()), nil
+}
