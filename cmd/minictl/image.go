@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/minid/minid/cmd/minictl/print"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// loadChunk is how much of an archive travels at a time.
+const loadChunk = 1 << 20
+
+func (c *cli) imageCommand() *cobra.Command {
+	return c.group("image", "Manage the images of the connected node", c.imageLoad(), c.imageList(), c.imageRemove())
+}
+
+func (c *cli) imageLoad() *cobra.Command {
+	var path string
+	cmd := c.command("load [FLAGS]", "Load images from a docker or OCI archive", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		in := c.stdin
+		if path != "-" {
+			f, err := os.Open(path)
+			if err != nil {
+				return fmt.Errorf("load image: %w", err)
+			}
+			defer f.Close()
+			in = f
+		}
+		resp, err := a.loadImage(ctx, in)
+		if err != nil {
+			return err
+		}
+		for _, image := range resp.Images {
+			fmt.Fprintf(c.stdout, "Loaded image: %s\n", print.Image(image.Name, true))
+		}
+		return nil
+	})
+	cmd.Flags().StringVarP(&path, "input", "i", "-", "archive to read, - for stdin")
+	return cmd
+}
+
+func (a *api) loadImage(ctx context.Context, in io.Reader) (*pb.LoadImageResponse, error) {
+	stream, err := a.local.LoadImage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, loadChunk)
+	for {
+		n, err := io.ReadFull(in, buf)
+		if n > 0 {
+			sendErr := stream.Send(&pb.LoadImageRequest{Chunk: buf[:n]})
+			if errors.Is(sendErr, io.EOF) {
+				break // the node refused; its answer says why
+			}
+			if sendErr != nil {
+				return nil, sendErr
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read archive: %w", err)
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+func (c *cli) imageList() *cobra.Command {
+	var o output
+	cmd := c.command("ls [FLAGS]", "List images", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		return show(ctx, c, &o, listing[*pb.Image]{c.imageColumns(), nil, func(ctx context.Context) ([]*pb.Image, error) {
+			resp, err := a.local.ListImages(ctx, &pb.ListImagesRequest{})
+			images := resp.GetImages()
+			slices.SortStableFunc(images, func(a, b *pb.Image) int { return strings.Compare(a.Name, b.Name) })
+			return images, err
+		}})
+	})
+	cmd.Aliases = []string{"list"}
+	o.listFlags(cmd)
+	return cmd
+}
+
+func (c *cli) imageColumns() print.List[*pb.Image] {
+	digest := func(i *pb.Image, whole bool) string {
+		if whole {
+			return i.Digest
+		}
+		_, hex, _ := strings.Cut(i.Digest, ":")
+		return print.ID(hex, false)
+	}
+	return print.List[*pb.Image]{
+		ID:     (*pb.Image).GetDigest,
+		Object: func(i *pb.Image) proto.Message { return i },
+		Columns: []print.Column[*pb.Image]{
+			{Field: "Name", Header: "IMAGE", Value: func(i *pb.Image, whole bool) string { return print.Image(i.Name, whole) }},
+			{Field: "Digest", Header: "DIGEST", Value: digest},
+			{Field: "CreatedAt", Header: "CREATED", Value: func(i *pb.Image, _ bool) string { return print.Ago(i.CreatedAt, c.now()) }},
+			{Field: "Size", Header: "SIZE", Value: func(i *pb.Image, _ bool) string { return units.HumanSizeWithPrecision(float64(i.SizeBytes), 3) }},
+		},
+	}
+}
+
+func (c *cli) imageRemove() *cobra.Command {
+	var force bool
+	cmd := c.command("rm [FLAGS] IMAGE...", "Remove images", atLeast(1), func(ctx context.Context, args []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		return each(args, func(name string) error {
+			if _, err := a.local.RemoveImage(ctx, &pb.RemoveImageRequest{Name: name, Force: force}); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.stdout, name)
+			return nil
+		})
+	})
+	cmd.Aliases = []string{"remove"}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "even if a task uses it")
+	cmd.ValidArgsFunction = c.completeImages
+	return cmd
+}

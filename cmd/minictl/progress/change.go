@@ -1,0 +1,113 @@
+package progress
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// Change is one step of one task, as users hear of it.
+type Change struct {
+	At      time.Time `json:"time"`
+	Service string    `json:"service"`
+	// Slot number or, for global services, the node's name.
+	Slot   string `json:"slot"`
+	Task   string `json:"task"`
+	Node   string `json:"node,omitempty"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+	Failed bool   `json:"failed,omitempty"`
+	// Waits: no node can take the task. Repeats: another task waited for the
+	// same reason before.
+	Waits   bool `json:"waits,omitempty"`
+	Repeats bool `json:"-"`
+}
+
+// String is the line for pipes, without its time.
+func (c Change) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s.%s %s", c.Service, c.Slot, c.State)
+	if c.Node != "" && c.Node != c.Slot {
+		fmt.Fprintf(&b, " on %s", c.Node)
+	}
+	if c.Reason != "" {
+		fmt.Fprintf(&b, ": %s", c.Reason)
+	}
+	return b.String()
+}
+
+// JSON is the line for machines.
+func (c Change) JSON() string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return "" // a struct of strings, booleans and a time always encodes
+	}
+	return string(text)
+}
+
+// StateName is a task state as users write it: "running".
+func StateName(s pb.TaskState) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "TASK_STATE_"))
+}
+
+// describe is all of a task's state that users hear of.
+func describe(t *pb.Task) string {
+	return fmt.Sprint(t.GetStatus().GetState(), t.NodeId, Reason(t))
+}
+
+// Reason says in words why a task is in its state, empty where the state says
+// enough.
+func Reason(t *pb.Task) string {
+	s := t.GetStatus()
+	switch state := s.GetState(); {
+	case state == pb.TaskState_TASK_STATE_RUNNING:
+		return ""
+	case s.GetContainer().GetOomKilled():
+		return "out of memory (exit code " + fmt.Sprint(s.Container.ExitCode) + ")"
+	case s.GetError() != "":
+		return withExitCode(s)
+	case s.GetContainer().GetExitCode() != 0 && state > pb.TaskState_TASK_STATE_RUNNING:
+		return fmt.Sprintf("exit code %d", s.Container.ExitCode)
+	case state <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0:
+		return waitReason(s)
+	case state == pb.TaskState_TASK_STATE_PREPARING, state == pb.TaskState_TASK_STATE_STARTING:
+		return s.GetMessage()
+	}
+	return ""
+}
+
+func withExitCode(s *pb.TaskStatus) string {
+	code := fmt.Sprint(s.GetContainer().GetExitCode())
+	if code == "0" || strings.Contains(s.Error, code) {
+		return s.Error
+	}
+	return s.Error + " (exit code " + code + ")"
+}
+
+func waitReason(s *pb.TaskStatus) string {
+	if s.Message != "" {
+		return s.Message
+	}
+	parts := make([]string, 0, len(s.Refused))
+	for _, f := range s.Refused {
+		nodes := "nodes"
+		if f.Nodes == 1 {
+			nodes = "node"
+		}
+		parts = append(parts, fmt.Sprintf("%s (%d %s)", f.Reason, f.Nodes, nodes))
+	}
+	return "no node fits: " + strings.Join(parts, ", ")
+}
+
+func slotLabel(t *pb.Task, nodes map[string]string) string {
+	switch {
+	case t.Slot > 0:
+		return fmt.Sprint(t.Slot)
+	case nodes[t.NodeId] != "":
+		return nodes[t.NodeId]
+	}
+	return t.NodeId
+}

@@ -1,0 +1,318 @@
+// Package progress follows a service until it is as its spec says. Tracker is a
+// pure reducer from watch events to changes, verdicts and pictures; displays
+// draw them on terminals, pipes and for machines; Follow joins the two.
+package progress
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// verifyPeriod is how long all tasks have to keep running before a service
+// counts as converged: long enough to see a process that ends at once, short
+// against the start of many replicas. Rolling updates monitor by themselves.
+const verifyPeriod = time.Second
+
+// Outcome is where the wait for a service stands.
+type Outcome int
+
+// The outcomes.
+const (
+	// Waiting: work goes on.
+	Waiting Outcome = iota
+	// Converged: every slot runs the present version.
+	Converged
+	// Paused: the rolling update met failures and stopped.
+	Paused
+	// Gone: the service was removed meanwhile.
+	Gone
+)
+
+// Tracker holds what is known of one service and its tasks.
+type Tracker struct {
+	service  *pb.Service
+	baseline *pb.UpdateStatus
+	nodes    map[string]string
+	tasks    map[string]*pb.Task
+	synced   bool
+	gone     bool
+	// settledSince is when the present set of running tasks was complete.
+	settledSince time.Time
+	// told is what was last said of each task, waits what was said of waiting ones.
+	told  map[string]string
+	waits map[string]bool
+}
+
+// NewTracker starts from a service as the API returned it. Nodes maps ids to
+// host names. An update that was already paused is not this wait's failure.
+func NewTracker(service *pb.Service, nodes map[string]string) *Tracker {
+	return &Tracker{service: service, baseline: service.GetUpdateStatus(), nodes: nodes,
+		tasks: map[string]*pb.Task{}, told: map[string]string{}, waits: map[string]bool{}}
+}
+
+// Reset forgets the tasks, for a watch that starts over.
+func (t *Tracker) Reset() {
+	t.tasks = map[string]*pb.Task{}
+	t.synced = false
+}
+
+// Apply takes in one event and returns what users should hear of it.
+func (t *Tracker) Apply(ev *pb.WatchEvent, now time.Time) []Change {
+	var changes []Change
+	if ev.Action == pb.WatchEvent_ACTION_SYNCED {
+		t.synced = true
+		for _, slot := range t.slots() {
+			changes = append(changes, t.tell(slot.current, now)...)
+		}
+	}
+	switch o := ev.GetObject().GetKind().(type) {
+	case *pb.Object_Service:
+		if o.Service.Id != t.service.GetId() {
+			break
+		}
+		t.gone = ev.Action == pb.WatchEvent_ACTION_DELETE || o.Service.Removing
+		t.service = o.Service
+	case *pb.Object_Task:
+		changes = t.applyTask(ev.Action, o.Task, now)
+	}
+	switch {
+	case !t.settled():
+		t.settledSince = time.Time{}
+	case t.settledSince.IsZero():
+		t.settledSince = now
+	}
+	return changes
+}
+
+func (t *Tracker) applyTask(action pb.WatchEvent_Action, task *pb.Task, now time.Time) []Change {
+	if task.ServiceId != t.service.GetId() {
+		return nil
+	}
+	if action == pb.WatchEvent_ACTION_DELETE {
+		delete(t.tasks, task.Id)
+		return nil
+	}
+	t.tasks[task.Id] = task
+	if !t.synced {
+		if !live(task) {
+			t.told[task.Id] = describe(task)
+		}
+		return nil
+	}
+	return t.tell(task, now)
+}
+
+// tell returns a change when there is something new to say of a task. What was
+// stopped on purpose is not news.
+func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
+	text := describe(task)
+	if t.told[task.Id] == text {
+		return nil
+	}
+	t.told[task.Id] = text
+	state := task.GetStatus().GetState()
+	stopped := task.DesiredState > pb.TaskState_TASK_STATE_RUNNING && !failed(task)
+	if stopped || state == pb.TaskState_TASK_STATE_NEW {
+		return nil
+	}
+	reason := Reason(task)
+	c := Change{At: now, Service: task.ServiceName, Slot: slotLabel(task, t.nodes), Task: task.Id,
+		Node: t.nodes[task.NodeId], State: StateName(state), Reason: reason, Failed: failed(task)}
+	if state <= pb.TaskState_TASK_STATE_PENDING && len(task.GetStatus().GetRefused()) > 0 {
+		c.Waits = true
+		c.Repeats = t.waits[reason]
+		t.waits[reason] = true
+	}
+	return []Change{c}
+}
+
+// Verdict says where things stand; while waiting, how long to hold still at
+// most before asking again (0: until the next event).
+func (t *Tracker) Verdict(now time.Time) (Outcome, time.Duration) {
+	status := t.service.GetUpdateStatus()
+	switch {
+	case t.gone:
+		return Gone, 0
+	case t.paused() && !t.pausedBefore():
+		return Paused, 0
+	case !t.synced || t.settledSince.IsZero():
+		return Waiting, 0
+	case status.GetState() == pb.UpdateState_UPDATE_STATE_COMPLETED && status.GetToVersion() == t.service.SpecVersion &&
+		!proto.Equal(status, t.baseline):
+		return Converged, 0
+	}
+	if left := verifyPeriod - now.Sub(t.settledSince); left > 0 {
+		return Waiting, left
+	}
+	return Converged, 0
+}
+
+func (t *Tracker) paused() bool {
+	s := t.service.GetUpdateStatus()
+	return s.GetState() == pb.UpdateState_UPDATE_STATE_PAUSED && s.GetToVersion() == t.service.SpecVersion
+}
+
+func (t *Tracker) pausedBefore() bool { return proto.Equal(t.service.GetUpdateStatus(), t.baseline) }
+
+// settled reports whether every wanted slot runs what it should.
+func (t *Tracker) settled() bool {
+	status := t.service.GetUpdateStatus()
+	if t.gone || status.GetState() == pb.UpdateState_UPDATE_STATE_UPDATING && status.GetToVersion() == t.service.GetSpecVersion() {
+		return false
+	}
+	slots := t.slots()
+	alive := 0
+	for _, slot := range slots {
+		if !live(slot.current) {
+			continue
+		}
+		alive++
+		if !running(slot.current) || !t.paused() && !upToDate(t.service, slot.current) {
+			return false
+		}
+	}
+	if want, replicated := t.wanted(); replicated {
+		return alive == want
+	}
+	return alive > 0
+}
+
+// wanted is the replica count; a global service's is not known to clients.
+func (t *Tracker) wanted() (int, bool) {
+	if r, ok := t.service.GetSpec().GetMode().(*pb.ServiceSpec_Replicated); ok {
+		return int(r.Replicated.Replicas), true
+	}
+	return 0, false
+}
+
+// Waiting returns a task that no node can take, nil if there is none.
+func (t *Tracker) Waiting() *pb.Task {
+	for _, slot := range t.slots() {
+		s := slot.current.GetStatus()
+		if live(slot.current) && s.GetState() <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0 {
+			return slot.current
+		}
+	}
+	return nil
+}
+
+// Nowhere reports whether a global service found no node at all.
+func (t *Tracker) Nowhere() bool {
+	_, replicated := t.wanted()
+	return t.synced && !replicated && len(t.tasks) == 0
+}
+
+// Failed returns the task whose failure is the best answer to what went wrong,
+// nil if none failed.
+func (t *Tracker) Failed() *pb.Task {
+	if ids := t.service.GetUpdateStatus().GetFailedTasks(); len(ids) > 0 {
+		if task := t.tasks[ids[len(ids)-1]]; task != nil {
+			return task
+		}
+	}
+	var last *pb.Task
+	for _, task := range t.tasks {
+		if failed(task) && task.SpecVersion == t.service.SpecVersion &&
+			(last == nil || last.Status.GetAt().AsTime().Before(task.Status.GetAt().AsTime())) {
+			last = task
+		}
+	}
+	return last
+}
+
+// Service is the service as last seen.
+func (t *Tracker) Service() *pb.Service { return t.service }
+
+// slot is one place of a service and the task that stands for it.
+type slot struct {
+	label   string
+	current *pb.Task
+}
+
+// slots returns the service's live slots in order, and failed ones whose
+// replacement is not there yet.
+func (t *Tracker) slots() []slot {
+	type key struct {
+		slot uint64
+		node string
+	}
+	best := map[key]*pb.Task{}
+	for _, task := range t.tasks {
+		k := key{slot: task.Slot}
+		if task.Slot == 0 {
+			k.node = task.NodeId
+		}
+		if have := best[k]; have == nil || newer(task, have) {
+			best[k] = task
+		}
+	}
+	var slots []slot
+	for _, task := range best {
+		if live(task) || failed(task) && task.DesiredState <= pb.TaskState_TASK_STATE_SHUTDOWN && t.hasPlace(task) {
+			slots = append(slots, slot{slotLabel(task, t.nodes), task})
+		}
+	}
+	slices.SortFunc(slots, func(a, b slot) int {
+		return cmp.Or(cmp.Compare(a.current.Slot, b.current.Slot), cmp.Compare(a.label, b.label))
+	})
+	return slots
+}
+
+// hasPlace tells whether a dead task's slot is still wanted.
+func (t *Tracker) hasPlace(task *pb.Task) bool {
+	want, replicated := t.wanted()
+	return !replicated || task.Slot <= uint64(want)
+}
+
+// newer orders the tasks of one slot: live before dead, then by version, age and id.
+func newer(a, b *pb.Task) bool {
+	if live(a) != live(b) {
+		return live(a)
+	}
+	return cmp.Or(cmp.Compare(a.SpecVersion, b.SpecVersion),
+		a.GetMeta().GetCreatedAt().AsTime().Compare(b.GetMeta().GetCreatedAt().AsTime()),
+		cmp.Compare(a.Id, b.Id)) > 0
+}
+
+func live(t *pb.Task) bool {
+	return t.DesiredState <= pb.TaskState_TASK_STATE_RUNNING && t.GetStatus().GetState() <= pb.TaskState_TASK_STATE_RUNNING
+}
+
+func running(t *pb.Task) bool { return t.GetStatus().GetState() == pb.TaskState_TASK_STATE_RUNNING }
+
+func failed(t *pb.Task) bool {
+	switch t.GetStatus().GetState() {
+	case pb.TaskState_TASK_STATE_FAILED, pb.TaskState_TASK_STATE_REJECTED, pb.TaskState_TASK_STATE_ORPHANED:
+		return true
+	}
+	return false
+}
+
+// upToDate reports whether a task needs no replacement: it has the present
+// version, or one that differs only in what applies without a new container.
+func upToDate(s *pb.Service, t *pb.Task) bool {
+	if t.SpecVersion == s.SpecVersion {
+		return true
+	}
+	var old *pb.TaskSpec
+	for _, v := range s.Versions {
+		if v.Version == t.SpecVersion {
+			old = v.Spec
+		}
+	}
+	return old != nil && proto.Equal(container(old), container(s.GetSpec().GetTask()))
+}
+
+func container(s *pb.TaskSpec) *pb.TaskSpec {
+	c := proto.Clone(s).(*pb.TaskSpec)
+	c.Placement, c.Restart = nil, nil
+	if c.Container != nil {
+		c.Container.PullAuth = nil
+	}
+	return c
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"oras.land/oras-go/v2/registry/remote/auth"
+
+	"github.com/minid/minid/cmd/minictl/print"
+	"github.com/minid/minid/cmd/minictl/registry"
+	"github.com/minid/minid/cmd/minictl/spec"
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// imageFlags are what create and update ask of the client about images.
+type imageFlags struct{ sendAuth, noResolve bool }
+
+func (f *imageFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.sendAuth, "with-registry-auth", false, "let nodes pull with this user's registry credentials")
+	cmd.Flags().BoolVar(&f.noResolve, "no-resolve-image", false, "do not ask the registry for digest and platforms")
+}
+
+func (c *cli) environment() spec.Environment {
+	return spec.Environment{Getenv: c.env, ReadFile: os.ReadFile}
+}
+
+func (c *cli) serviceCreate() *cobra.Command {
+	var (
+		flags  *spec.Flags
+		images imageFlags
+		wait   waitFlags
+	)
+	cmd := c.command("create [FLAGS] IMAGE [COMMAND] [ARG...]", "Make a service", atLeast(1), func(ctx context.Context, args []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if err := wait.check(); err != nil {
+			return err
+		}
+		s, err := flags.Create(args[0], args[1:], c.environment())
+		if err != nil {
+			return err
+		}
+		if err := c.prepare(ctx, a, s, images, true); err != nil {
+			return err
+		}
+		resp, err := a.control.CreateService(ctx, &pb.CreateServiceRequest{Spec: s})
+		if err != nil {
+			return err
+		}
+		c.warn(resp.Warnings)
+		fmt.Fprintln(c.stdout, resp.Service.Id)
+		return c.wait(ctx, a, resp.Service, wait)
+	})
+	cmd.Flags().SetInterspersed(false)
+	flags = spec.CreateFlags(cmd.Flags())
+	images.register(cmd)
+	wait.register(cmd)
+	return cmd
+}
+
+func (c *cli) serviceUpdate() *cobra.Command {
+	var (
+		flags  *spec.Flags
+		images imageFlags
+		wait   waitFlags
+		cmd    *cobra.Command
+	)
+	cmd = c.command("update [FLAGS] SERVICE", "Change a service", exactly(1), func(ctx context.Context, args []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if err := wait.check(); err != nil {
+			return err
+		}
+		updated, err := c.changeService(ctx, a, args[0], func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
+			s, err := flags.Update(old, c.environment())
+			if err != nil {
+				return nil, err
+			}
+			return s, c.prepare(ctx, a, s, images, cmd.Flags().Changed("image"))
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.stdout, args[0])
+		return c.wait(ctx, a, updated, wait)
+	})
+	flags = spec.UpdateFlags(cmd.Flags())
+	images.register(cmd)
+	wait.register(cmd)
+	cmd.ValidArgsFunction = c.completeServices
+	return cmd
+}
+
+// changeService reads a service, changes its spec and writes it, again if
+// somebody else was faster.
+func (c *cli) changeService(ctx context.Context, a *api, ref string, change func(*pb.ServiceSpec) (*pb.ServiceSpec, error)) (*pb.Service, error) {
+	var updated *pb.Service
+	err := retryStale(func() error {
+		old, err := a.control.GetService(ctx, &pb.GetRequest{Ref: ref})
+		if err != nil {
+			return err
+		}
+		s, err := change(old.Spec)
+		if err != nil {
+			return err
+		}
+		resp, err := a.control.UpdateService(ctx, &pb.UpdateServiceRequest{Ref: old.Id, IfVersion: old.Meta.GetVersion(), Spec: s})
+		if err != nil {
+			return err
+		}
+		c.warn(resp.Warnings)
+		updated = resp.Service
+		return nil
+	})
+	return updated, err
+}
+
+func (c *cli) warn(warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintf(c.stderr, "Warning: %s\n", print.Clean(w))
+	}
+}
+
+// prepare completes a spec with what only the client can know: the ids of the
+// secrets and configs named, the image's digest, and credentials.
+func (c *cli) prepare(ctx context.Context, a *api, s *pb.ServiceSpec, images imageFlags, newImage bool) error {
+	container := s.Task.Container
+	if err := a.resolveFiles(ctx, container); err != nil {
+		return err
+	}
+	if !newImage && !images.sendAuth {
+		return nil
+	}
+	image, err := registry.Normalize(container.Image)
+	if err != nil {
+		return err
+	}
+	login := c.login(ctx, image)
+	if images.sendAuth {
+		if container.PullAuth, err = registry.PullAuth(image, login); err != nil {
+			return err
+		}
+	}
+	if newImage {
+		container.Image, container.Platforms = image, nil
+		if !images.noResolve {
+			c.resolveImage(ctx, container, login)
+		}
+	}
+	return nil
+}
+
+// login finds the user's credentials for an image; without a readable docker
+// configuration there are none, and a warning.
+func (c *cli) login(ctx context.Context, image string) auth.Credential {
+	dir := c.env("DOCKER_CONFIG")
+	if dir == "" {
+		dir = filepath.Join(c.env("HOME"), ".docker")
+	}
+	login, err := registry.Login(ctx, filepath.Join(dir, "config.json"), image)
+	if err != nil {
+		c.warn([]string{err.Error()})
+	}
+	return login
+}
+
+// resolveImage pins the image to its digest. Nodes may reach registries that
+// the client does not, so that failure is only worth a warning.
+func (c *cli) resolveImage(ctx context.Context, container *pb.ContainerSpec, login auth.Credential) {
+	found, err := registry.Resolve(ctx, container.Image, login)
+	if err != nil {
+		c.warn([]string{fmt.Sprintf("image %s could not be accessed on a registry to record its digest: nodes will look it up, and may run different versions of it",
+			print.Image(container.Image, false))})
+		return
+	}
+	container.Image, container.Platforms = found.Reference, found.Platforms
+}
+
+// resolveFiles looks up the ids of the secrets and configs that a spec names.
+func (a *api) resolveFiles(ctx context.Context, container *pb.ContainerSpec) error {
+	for _, ref := range container.Secrets {
+		if ref.Id != "" {
+			continue
+		}
+		secret, err := a.control.GetSecret(ctx, &pb.GetRequest{Ref: ref.Name})
+		if err != nil {
+			return err
+		}
+		ref.Id, ref.Name = secret.Id, secret.GetSpec().GetName()
+	}
+	for _, ref := range container.Configs {
+		if ref.Id != "" {
+			continue
+		}
+		config, err := a.control.GetConfig(ctx, &pb.GetRequest{Ref: ref.Name})
+		if err != nil {
+			return err
+		}
+		ref.Id, ref.Name = config.Id, config.GetSpec().GetName()
+	}
+	return nil
+}
+
+func (c *cli) serviceScale() *cobra.Command {
+	var wait waitFlags
+	cmd := c.command("scale [FLAGS] SERVICE=REPLICAS...", "Change the number of tasks", atLeast(1), func(ctx context.Context, args []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if err := wait.check(); err != nil {
+			return err
+		}
+		var scaled []*pb.Service
+		failures := each(args, func(arg string) error {
+			s, err := c.scale(ctx, a, arg)
+			if err == nil {
+				scaled = append(scaled, s)
+			}
+			return err
+		})
+		for _, s := range scaled {
+			failures = errors.Join(failures, c.wait(ctx, a, s, wait))
+		}
+		return failures
+	})
+	wait.register(cmd)
+	cmd.ValidArgsFunction = c.completeScale
+	return cmd
+}
+
+func (c *cli) scale(ctx context.Context, a *api, arg string) (*pb.Service, error) {
+	name, number, ok := strings.Cut(arg, "=")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if !ok || name == "" || err != nil {
+		return nil, fault.New(fault.Invalid, "invalid scale %q: expected SERVICE=REPLICAS", arg)
+	}
+	s, err := c.changeService(ctx, a, name, func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
+		if err := spec.SetReplicas(old, n); err != nil {
+			return nil, fault.New(fault.Invalid, "cannot scale service %q: %w", name, err)
+		}
+		return old, nil
+	})
+	if err == nil {
+		fmt.Fprintf(c.stdout, "%s scaled to %d\n", name, n)
+	}
+	return s, err
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/docker/go-units"
+
+	"github.com/minid/minid/cmd/minictl/print"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// prettyService prints a service for people.
+func prettyService(w io.Writer, s *pb.Service) {
+	p := prettyPrinter{w}
+	sp := s.GetSpec()
+	p.line(0, "ID", s.Id)
+	p.line(0, "Name", sp.GetName())
+	p.labels(0, sp.GetLabels())
+	p.line(0, "Service Mode", title(modeName(sp)))
+	if r := sp.GetReplicated(); r != nil {
+		p.line(1, "Replicas", fmt.Sprint(r.Replicas))
+	}
+	if u := s.GetUpdateStatus(); u.GetState() != pb.UpdateState_UPDATE_STATE_UNSPECIFIED {
+		p.line(0, "UpdateStatus", "")
+		p.line(1, "State", enumName(u.State.String(), "UPDATE_STATE_"))
+		p.field(1, "Started", timeText(u.StartedAt))
+		p.field(1, "Completed", timeText(u.CompletedAt))
+		p.field(1, "Message", u.Message)
+	}
+	prettyPlacement(p, sp.GetTask().GetPlacement())
+	prettyUpdate(p, sp.GetUpdate())
+	prettyRestart(p, sp.GetTask().GetRestart())
+	prettyContainer(p, sp.GetTask().GetContainer())
+	prettyResources(p, sp.GetTask().GetResources())
+	if ports := sp.GetTask().GetPorts(); len(ports) > 0 {
+		p.line(0, "Ports", "")
+		for _, port := range ports {
+			p.line(1, "Port", fmt.Sprintf("%s (%s)", portText(port), enumName(port.Mode.String(), "MODE_")))
+		}
+	}
+}
+
+func prettyPlacement(p prettyPrinter, s *pb.Placement) {
+	if len(s.GetConstraints())+len(s.GetSpread()) == 0 && s.GetMaxReplicasPerNode() == 0 {
+		return
+	}
+	p.line(0, "Placement", "")
+	p.field(1, "Constraints", joinComma(s.Constraints))
+	p.field(1, "Spread over", joinComma(s.Spread))
+	if s.MaxReplicasPerNode > 0 {
+		p.line(1, "Max Replicas Per Node", fmt.Sprint(s.MaxReplicasPerNode))
+	}
+}
+
+func prettyUpdate(p prettyPrinter, u *pb.UpdateConfig) {
+	if u == nil {
+		return
+	}
+	p.line(0, "UpdateConfig", "")
+	p.line(1, "Parallelism", fmt.Sprint(u.Parallelism))
+	p.field(1, "Delay", durationText(u.Delay))
+	p.field(1, "On failure", enumName(u.FailureAction.String(), "FAILURE_ACTION_"))
+	p.field(1, "Monitoring Period", durationText(u.Monitor))
+	p.line(1, "Max failure ratio", fmt.Sprint(u.MaxFailureRatio))
+	p.field(1, "Update order", enumName(u.Order.String(), "ORDER_"))
+}
+
+func prettyRestart(p prettyPrinter, r *pb.RestartPolicy) {
+	if r == nil {
+		return
+	}
+	p.line(0, "RestartPolicy", "")
+	p.field(1, "Condition", enumName(r.Condition.String(), "CONDITION_"))
+	p.field(1, "Delay", durationText(r.Delay))
+	if r.MaxAttempts > 0 {
+		p.line(1, "Max attempts", fmt.Sprint(r.MaxAttempts))
+	}
+	p.field(1, "Window", durationText(r.Window))
+}
+
+func prettyContainer(p prettyPrinter, c *pb.ContainerSpec) {
+	p.line(0, "ContainerSpec", "")
+	p.line(1, "Image", print.Image(c.GetImage(), true))
+	p.field(1, "Entrypoint", strings.Join(c.GetEntrypoint(), " "))
+	p.field(1, "Args", strings.Join(c.GetArgs(), " "))
+	p.field(1, "Env", strings.Join(c.GetEnv(), " "))
+	p.field(1, "Dir", c.GetWorkdir())
+	p.field(1, "User", c.GetUser())
+	p.field(1, "Hostname", c.GetHostname())
+	p.field(1, "StopSignal", c.GetStopSignal())
+	p.field(1, "StopGracePeriod", durationText(c.GetStopGracePeriod()))
+	for _, m := range c.GetMounts() {
+		text := fmt.Sprintf("%s %s -> %s", enumName(m.Type.String(), "TYPE_"), m.Source, m.Target)
+		if m.ReadOnly {
+			text += " (read-only)"
+		}
+		p.line(1, "Mount", text)
+	}
+	prettyFiles(p, "Secret", c.GetSecrets())
+	prettyFiles(p, "Config", c.GetConfigs())
+}
+
+func prettyFiles(p prettyPrinter, key string, refs []*pb.FileReference) {
+	for _, r := range refs {
+		p.line(1, key, fmt.Sprintf("%s -> %s (mode %04o, owner %s:%s)", r.Name, r.Target, r.Mode, r.Uid, r.Gid))
+	}
+}
+
+func prettyResources(p prettyPrinter, r *pb.ResourceRequirements) {
+	if r == nil {
+		return
+	}
+	p.line(0, "Resources", "")
+	amount := func(key string, n int64, text func(int64) string) {
+		if n > 0 {
+			p.line(1, key, text(n))
+		}
+	}
+	size := func(n int64) string { return units.BytesSize(float64(n)) }
+	amount("Reserved CPU", r.ReserveNanoCpus, cpuText)
+	amount("Reserved Memory", r.ReserveMemoryBytes, size)
+	amount("Limit CPU", r.LimitNanoCpus, cpuText)
+	amount("Limit Memory", r.LimitMemoryBytes, size)
+	amount("Limit Pids", r.LimitPids, func(n int64) string { return fmt.Sprint(n) })
+}

@@ -1,0 +1,219 @@
+package spec
+
+import (
+	"fmt"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+type setter func(s *pb.ServiceSpec, v string) error
+
+func scalar(name, short, kind, usage string, set setter) flag {
+	return flag{name: name, short: short, kind: kind, usage: usage,
+		apply: func(s *pb.ServiceSpec, v string, _ Environment) error { return set(s, v) }}
+}
+
+func createOnlyFlags() []flag {
+	return []flag{
+		scalar("name", "", "string", "service name", text(func(s *pb.ServiceSpec) *string { return &s.Name })),
+		scalar("mode", "", "string", "service mode: replicated or global", setMode),
+	}
+}
+
+func updateOnlyFlags() []flag {
+	return []flag{
+		scalar("image", "", "string", "image to run", text(func(s *pb.ServiceSpec) *string { return &container(s).Image })),
+		scalar("args", "", "command", "command arguments, as one shell word list", words(func(s *pb.ServiceSpec) *[]string { return &container(s).Args })),
+		scalar("force", "", "bool", "replace tasks even if nothing changed", func(s *pb.ServiceSpec, v string) error {
+			on, err := parseBool(v)
+			if on {
+				task(s).ForceUpdate++
+			}
+			return err
+		}),
+	}
+}
+
+// scalarFlags are the flags with one value that create and update share.
+func scalarFlags() []flag {
+	return append(processFlags(), append(policyFlags(), updateFlags()...)...)
+}
+
+func processFlags() []flag {
+	return []flag{
+		scalar("entrypoint", "", "command", "replace the image's entrypoint", words(func(s *pb.ServiceSpec) *[]string { return &container(s).Entrypoint })),
+		scalar("user", "u", "string", "user name or uid, with an optional :group", text(func(s *pb.ServiceSpec) *string { return &container(s).User })),
+		scalar("workdir", "w", "string", "working directory in the container", text(func(s *pb.ServiceSpec) *string { return &container(s).Workdir })),
+		scalar("hostname", "", "string", "host name of the container", text(func(s *pb.ServiceSpec) *string { return &container(s).Hostname })),
+		scalar("tty", "t", "bool", "give the process a terminal", boolean(func(s *pb.ServiceSpec) *bool { return &container(s).Tty })),
+		scalar("read-only", "", "bool", "mount the root file system read-only", boolean(func(s *pb.ServiceSpec) *bool { return &container(s).ReadOnly })),
+		scalar("stop-signal", "", "string", "signal that asks the process to stop", text(func(s *pb.ServiceSpec) *string { return &container(s).StopSignal })),
+		scalar("stop-grace-period", "", "duration", "time between the stop signal and SIGKILL (default 10s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &container(s).StopGracePeriod })),
+		scalar("limit-cpu", "", "decimal", "limit of CPUs", decimal(func(s *pb.ServiceSpec) *int64 { return &resources(s).LimitNanoCpus })),
+		scalar("limit-memory", "", "bytes", "limit of memory", bytes(func(s *pb.ServiceSpec) *int64 { return &resources(s).LimitMemoryBytes })),
+		scalar("limit-pids", "", "int", "limit of processes (0 is none)", number(func(s *pb.ServiceSpec) *int64 { return &resources(s).LimitPids })),
+		scalar("reserve-cpu", "", "decimal", "CPUs set aside", decimal(func(s *pb.ServiceSpec) *int64 { return &resources(s).ReserveNanoCpus })),
+		scalar("reserve-memory", "", "bytes", "memory set aside", bytes(func(s *pb.ServiceSpec) *int64 { return &resources(s).ReserveMemoryBytes })),
+	}
+}
+
+func policyFlags() []flag {
+	return []flag{
+		scalar("replicas", "", "uint", "number of tasks (default 1)", func(s *pb.ServiceSpec, v string) error {
+			n, err := strconv.ParseUint(v, 10, 32)
+			if err != nil {
+				return fmt.Errorf("expected a count")
+			}
+			return SetReplicas(s, n)
+		}),
+		scalar("replicas-max-per-node", "", "uint", "most tasks on one node (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &placement(s).MaxReplicasPerNode })),
+		scalar("restart-condition", "", "string", "when tasks are restarted: none, on-failure or any (default any)", choice(map[string]pb.RestartPolicy_Condition{
+			"none": pb.RestartPolicy_CONDITION_NONE, "on-failure": pb.RestartPolicy_CONDITION_ON_FAILURE, "any": pb.RestartPolicy_CONDITION_ANY,
+		}, func(s *pb.ServiceSpec) *pb.RestartPolicy_Condition { return &restart(s).Condition })),
+		scalar("restart-delay", "", "duration", "time between a task's end and its replacement's start (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Delay })),
+		scalar("restart-max-attempts", "", "uint", "most restarts within the window (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &restart(s).MaxAttempts })),
+		scalar("restart-window", "", "duration", "only restarts within it count (0 is for ever)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Window })),
+		scalar("log-driver", "", "string", "json-file or local: minid keeps logs in rotated files", func(_ *pb.ServiceSpec, v string) error {
+			if v != "json-file" && v != "local" {
+				return fmt.Errorf("only json-file and local are supported")
+			}
+			return nil
+		}),
+	}
+}
+
+func updateFlags() []flag {
+	return []flag{
+		scalar("update-parallelism", "", "uint", "tasks updated at a time, 0 is all (default 1)", count(func(s *pb.ServiceSpec) *uint64 { return &updates(s).Parallelism })),
+		scalar("update-delay", "", "duration", "time between batches of an update", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &updates(s).Delay })),
+		scalar("update-monitor", "", "duration", "how long an updated task must keep running (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &updates(s).Monitor })),
+		scalar("update-failure-action", "", "string", "what a failed update does: pause or continue (default pause)", func(s *pb.ServiceSpec, v string) error {
+			if v == "rollback" {
+				return fmt.Errorf("rollback is not supported yet")
+			}
+			return choice(map[string]pb.UpdateConfig_FailureAction{
+				"pause": pb.UpdateConfig_FAILURE_ACTION_PAUSE, "continue": pb.UpdateConfig_FAILURE_ACTION_CONTINUE,
+			}, func(s *pb.ServiceSpec) *pb.UpdateConfig_FailureAction { return &updates(s).FailureAction })(s, v)
+		}),
+		scalar("update-order", "", "string", "stop-first or start-first (default stop-first)", choice(map[string]pb.UpdateConfig_Order{
+			"stop-first": pb.UpdateConfig_ORDER_STOP_FIRST, "start-first": pb.UpdateConfig_ORDER_START_FIRST,
+		}, func(s *pb.ServiceSpec) *pb.UpdateConfig_Order { return &updates(s).Order })),
+		scalar("update-max-failure-ratio", "", "float", "share of failed tasks that an update bears", func(s *pb.ServiceSpec, v string) error {
+			ratio, err := strconv.ParseFloat(v, 64)
+			if err != nil || !(ratio >= 0 && ratio <= 1) {
+				return fmt.Errorf("expected a number between 0 and 1")
+			}
+			updates(s).MaxFailureRatio = ratio
+			return nil
+		}),
+	}
+}
+
+func text(field func(*pb.ServiceSpec) *string) setter {
+	return func(s *pb.ServiceSpec, v string) error { *field(s) = v; return nil }
+}
+
+func words(field func(*pb.ServiceSpec) *[]string) setter {
+	return func(s *pb.ServiceSpec, v string) (err error) { *field(s), err = SplitWords(v); return err }
+}
+
+func boolean(field func(*pb.ServiceSpec) *bool) setter {
+	return func(s *pb.ServiceSpec, v string) (err error) { *field(s), err = parseBool(v); return err }
+}
+
+func parseBool(v string) (bool, error) {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, fmt.Errorf("expected true or false")
+	}
+	return b, nil
+}
+
+func period(field func(*pb.ServiceSpec) **durationpb.Duration) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return fmt.Errorf("expected a duration such as 90s")
+		}
+		*field(s) = durationpb.New(d)
+		return nil
+	}
+}
+
+func count(field func(*pb.ServiceSpec) *uint64) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			return fmt.Errorf("expected a count")
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
+func number(field func(*pb.ServiceSpec) *int64) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 0 {
+			return fmt.Errorf("expected a count")
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
+func bytes(field func(*pb.ServiceSpec) *int64) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		n, err := units.RAMInBytes(v)
+		if err != nil || n < 0 {
+			return fmt.Errorf("expected a size such as 512m")
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
+// decimal reads CPUs in billionths.
+func decimal(field func(*pb.ServiceSpec) *int64) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		n, err := parseNano(v)
+		if err != nil {
+			return err
+		}
+		*field(s) = n
+		return nil
+	}
+}
+
+func parseNano(v string) (int64, error) {
+	r := new(big.Rat)
+	if len(v) > 32 || strings.ContainsAny(v, "eEpP/_xX") {
+		return 0, fmt.Errorf("expected a number of CPUs such as 0.5")
+	}
+	if _, ok := r.SetString(v); !ok || r.Sign() < 0 {
+		return 0, fmt.Errorf("expected a number of CPUs such as 0.5")
+	}
+	r.Mul(r, big.NewRat(1e9, 1))
+	if !r.IsInt() || !r.Num().IsInt64() {
+		return 0, fmt.Errorf("more precise or larger than minid can hold")
+	}
+	return r.Num().Int64(), nil
+}
+
+func choice[T any](choices map[string]T, field func(*pb.ServiceSpec) *T) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		chosen, ok := choices[v]
+		if !ok {
+			return fmt.Errorf("not one of the choices")
+		}
+		*field(s) = chosen
+		return nil
+	}
+}

@@ -1,0 +1,214 @@
+// Package spec turns the flags of `service create` and `service update` into
+// service specs. It does no I/O of its own: files and variables come through
+// Environment, references to secrets and configs stay names until the caller
+// looks up their ids, images stay as written.
+package spec
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// Environment is what --env KEY and --env-file read from.
+type Environment struct {
+	Getenv   func(key string) string
+	ReadFile func(path string) ([]byte, error)
+}
+
+// flag is one flag and what it does to a spec.
+type flag struct {
+	name, short string
+	// kind shows in the help: string, bool, list and so on.
+	kind, usage string
+	// apply carries out one value.
+	apply func(s *pb.ServiceSpec, value string, env Environment) error
+}
+
+// value collects what was given for a flag; reading it comes later, in the
+// order of the flag tables.
+type value struct {
+	kind  string
+	given []string
+}
+
+// String is the last value given.
+func (v *value) String() string {
+	if len(v.given) == 0 {
+		return ""
+	}
+	return v.given[len(v.given)-1]
+}
+
+// Set adds a value.
+func (v *value) Set(s string) error { v.given = append(v.given, s); return nil }
+
+// Type names the kind of value for the help text.
+func (v *value) Type() string { return v.kind }
+
+// Flags is the flags of one command line.
+type Flags struct {
+	set   *pflag.FlagSet
+	flags []flag
+}
+
+// CreateFlags adds the flags of `service create` to a flag set.
+func CreateFlags(set *pflag.FlagSet) *Flags {
+	return register(set, createOnlyFlags(), scalarFlags(), listFlags(create))
+}
+
+// UpdateFlags adds the flags of `service update` to a flag set.
+func UpdateFlags(set *pflag.FlagSet) *Flags {
+	return register(set, updateOnlyFlags(), scalarFlags(), listFlags(update))
+}
+
+func register(set *pflag.FlagSet, tables ...[]flag) *Flags {
+	f := &Flags{set: set}
+	for _, table := range tables {
+		f.flags = append(f.flags, table...)
+	}
+	for _, fl := range f.flags {
+		set.VarP(&value{kind: fl.kind}, fl.name, fl.short, fl.usage)
+		if fl.kind == "bool" {
+			set.Lookup(fl.name).NoOptDefVal = "true"
+		}
+	}
+	return f
+}
+
+// apply carries out all flags given, in the order of their tables.
+func (f *Flags) apply(s *pb.ServiceSpec, env Environment) error {
+	for _, fl := range f.flags {
+		given := f.set.Lookup(fl.name).Value.(*value).given
+		if fl.kind != "list" && len(given) > 1 {
+			given = given[len(given)-1:]
+		}
+		for _, v := range given {
+			if err := fl.apply(s, v, env); err != nil {
+				return fault.New(fault.Invalid, "invalid --%s %q: %w", fl.name, v, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Create makes the spec of a new service: the flags over Swarm's defaults.
+func (f *Flags) Create(image string, args []string, env Environment) (*pb.ServiceSpec, error) {
+	s := &pb.ServiceSpec{
+		Task:   &pb.TaskSpec{Container: &pb.ContainerSpec{Image: image, Args: args}},
+		Mode:   &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: 1}},
+		Update: &pb.UpdateConfig{Parallelism: 1},
+	}
+	if err := f.apply(s, env); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Update returns old with the flags carried out on it; old stays as it is.
+func (f *Flags) Update(old *pb.ServiceSpec, env Environment) (*pb.ServiceSpec, error) {
+	s := proto.Clone(old).(*pb.ServiceSpec)
+	container(s)
+	if err := f.apply(s, env); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// task, container and the like return a part of a spec, made if missing.
+func task(s *pb.ServiceSpec) *pb.TaskSpec {
+	if s.Task == nil {
+		s.Task = &pb.TaskSpec{}
+	}
+	return s.Task
+}
+
+func container(s *pb.ServiceSpec) *pb.ContainerSpec {
+	t := task(s)
+	if t.Container == nil {
+		t.Container = &pb.ContainerSpec{}
+	}
+	return t.Container
+}
+
+func resources(s *pb.ServiceSpec) *pb.ResourceRequirements {
+	t := task(s)
+	if t.Resources == nil {
+		t.Resources = &pb.ResourceRequirements{}
+	}
+	return t.Resources
+}
+
+func restart(s *pb.ServiceSpec) *pb.RestartPolicy {
+	t := task(s)
+	if t.Restart == nil {
+		t.Restart = &pb.RestartPolicy{}
+	}
+	return t.Restart
+}
+
+func placement(s *pb.ServiceSpec) *pb.Placement {
+	t := task(s)
+	if t.Placement == nil {
+		t.Placement = &pb.Placement{}
+	}
+	return t.Placement
+}
+
+func logs(s *pb.ServiceSpec) *pb.LogConfig {
+	t := task(s)
+	if t.Log == nil {
+		t.Log = &pb.LogConfig{}
+	}
+	return t.Log
+}
+
+func updates(s *pb.ServiceSpec) *pb.UpdateConfig {
+	if s.Update == nil {
+		s.Update = &pb.UpdateConfig{Parallelism: 1}
+	}
+	return s.Update
+}
+
+// SetReplicas changes the replica count of a replicated service.
+func SetReplicas(s *pb.ServiceSpec, n uint64) error {
+	r, ok := s.GetMode().(*pb.ServiceSpec_Replicated)
+	if !ok {
+		return fmt.Errorf("only services in mode replicated have a replica count")
+	}
+	r.Replicated.Replicas = n
+	return nil
+}
+
+func setMode(s *pb.ServiceSpec, v string) error {
+	switch v {
+	case "replicated":
+	case "global":
+		s.Mode = &pb.ServiceSpec_Global{Global: &pb.GlobalMode{}}
+	case "replicated-job", "global-job":
+		return fmt.Errorf("jobs are not supported yet")
+	default:
+		return fmt.Errorf("expected replicated or global")
+	}
+	return nil
+}
+
+// unsupported are flags that Swarm has and minid does not have yet.
+const unsupported = " init sysctl ulimit oom-score-adj credential-spec isolation memory-swap memory-swappiness" +
+	" generic-resource max-concurrent rollback rollback-parallelism rollback-delay rollback-failure-action rollback-monitor" +
+	" rollback-max-failure-ratio rollback-order network endpoint-mode dns dns-option dns-search host health-cmd" +
+	" health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck" +
+	" autolock external-ca default-addr-pool default-addr-pool-mask-length data-path-addr data-path-port ca-cert ca-key" +
+	" template-driver driver details "
+
+// Unsupported reports whether Swarm has a flag that minid does not have yet.
+func Unsupported(name string) bool {
+	name = strings.TrimLeft(name, "-")
+	base := strings.TrimSuffix(strings.TrimSuffix(name, "-add"), "-rm")
+	return base != "" && !strings.ContainsAny(base, " ") && strings.Contains(unsupported, " "+base+" ")
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// controlPort is where managers listen unless told otherwise.
+const controlPort = "2377"
+
+func (c *cli) swarmCommand() *cobra.Command {
+	return c.group("swarm", "Manage the cluster",
+		c.swarmInit(), c.swarmJoin(), c.swarmJoinToken(), c.swarmLeave(), c.swarmCA(), c.swarmUpdate())
+}
+
+// clusterFlags are the cluster's settings on init and update.
+type clusterFlags struct {
+	certExpiry, heartbeat           time.Duration
+	history                         int64
+	snapshotInterval, snapshotsKept uint64
+}
+
+func (f *clusterFlags) register(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.DurationVar(&f.certExpiry, "cert-expiry", 90*24*time.Hour, "life of node certificates")
+	set.DurationVar(&f.heartbeat, "dispatcher-heartbeat", 2*time.Second, "how often nodes report")
+	set.Int64Var(&f.history, "task-history-limit", 5, "finished tasks kept per slot")
+	set.Uint64Var(&f.snapshotInterval, "snapshot-interval", 10000, "raft log entries between snapshots")
+	set.Uint64Var(&f.snapshotsKept, "max-snapshots", 0, "older snapshots kept")
+}
+
+// apply sets what was given.
+func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
+	given := cmd.Flags().Changed
+	if given("cert-expiry") {
+		s.CertExpiry = durationpb.New(f.certExpiry)
+	}
+	if given("dispatcher-heartbeat") {
+		s.HeartbeatPeriod = durationpb.New(f.heartbeat)
+	}
+	if given("task-history-limit") {
+		s.TaskHistoryLimit = f.history
+	}
+	if given("snapshot-interval") {
+		s.SnapshotInterval = f.snapshotInterval
+	}
+	if given("max-snapshots") {
+		s.MaxSnapshots = f.snapshotsKept
+	}
+}
+
+// defaults are the settings of a new cluster.
+func (f *clusterFlags) defaults() *pb.ClusterSpec {
+	return &pb.ClusterSpec{Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat),
+		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
+}
+
+func (c *cli) swarmInit() *cobra.Command {
+	var (
+		req          pb.InitRequest
+		settings     clusterFlags
+		availability string
+	)
+	cmd := c.command("init [FLAGS]", "Make a cluster with this node as its first manager", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if req.Availability, err = parseAvailability(availability); err != nil {
+			return err
+		}
+		req.Spec = settings.defaults()
+		resp, err := a.local.Init(ctx, &req)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.stdout, "Swarm initialized: current node (%s) is now a manager.\n\n", resp.NodeId)
+		c.printJoin("worker", resp.WorkerToken, resp.Addr)
+		fmt.Fprintln(c.stdout, "To add a manager to this swarm, run 'minictl swarm join-token manager' and follow the instructions.")
+		return nil
+	})
+	f := cmd.Flags()
+	f.StringVar(&req.AdvertiseAddr, "advertise-addr", "", "address or interface[:port] that other nodes dial")
+	f.StringVar(&req.ListenAddr, "listen-addr", "", "address of the control port")
+	f.StringVar(&availability, "availability", "active", "active, pause or drain")
+	f.BoolVar(&req.ForceNewCluster, "force-new-cluster", false, "make a cluster of one from this manager's state")
+	settings.register(cmd)
+	return cmd
+}
+
+// printJoin prints the command that adds a node.
+func (c *cli) printJoin(role, token, addr string) {
+	fmt.Fprintf(c.stdout, "To add a %s to this swarm, run the following command:\n\n    minictl swarm join --token %s %s\n\n", role, token, addr)
+}
+
+func (c *cli) swarmJoin() *cobra.Command {
+	var (
+		req          pb.JoinClusterRequest
+		availability string
+	)
+	cmd := c.command("join [FLAGS] HOST[:PORT]...", "Add this node to a cluster", atLeast(1), func(ctx context.Context, args []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if req.Availability, err = parseAvailability(availability); err != nil {
+			return err
+		}
+		for _, addr := range args {
+			req.Addrs = append(req.Addrs, withPort(addr))
+		}
+		resp, err := a.local.JoinCluster(ctx, &req)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(c.stdout, "This node joined a swarm as a %s.\n", roleName(resp.Role))
+		return nil
+	})
+	f := cmd.Flags()
+	f.StringVar(&req.Token, "token", "", "token that 'swarm join-token' shows")
+	f.StringVar(&req.AdvertiseAddr, "advertise-addr", "", "address or interface[:port] that other nodes dial")
+	f.StringVar(&req.ListenAddr, "listen-addr", "", "address of the control port")
+	f.StringVar(&availability, "availability", "active", "active, pause or drain")
+	cmd.MarkFlagRequired("token")
+	return cmd
+}
+
+// withPort adds the control port to an address without one.
+func withPort(addr string) string {
+	if _, _, err := net.SplitHostPort(addr); err == nil {
+		return addr
+	}
+	return net.JoinHostPort(strings.Trim(addr, "[]"), controlPort)
+}
+
+func (c *cli) swarmJoinToken() *cobra.Command {
+	var quiet, rotate bool
+	cmd := c.command("join-token [FLAGS] worker|manager", "Show or replace the token that admits nodes", exactly(1), func(ctx context.Context, args []string) error {
+		role := args[0]
+		if role != "worker" && role != "manager" {
+			return fault.New(fault.Invalid, "unknown role %q: expected worker or manager", role)
+		}
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		tokens, err := a.control.RotateJoinToken(ctx, &pb.RotateJoinTokenRequest{Worker: rotate && role == "worker", Manager: rotate && role == "manager"})
+		if err != nil {
+			return err
+		}
+		token := map[string]string{"worker": tokens.Worker, "manager": tokens.Manager}[role]
+		if quiet {
+			fmt.Fprintln(c.stdout, token)
+			return nil
+		}
+		info, err := a.local.Info(ctx, &pb.InfoRequest{})
+		if err != nil {
+			return err
+		}
+		if rotate {
+			fmt.Fprintf(c.stdout, "Successfully rotated %s join token.\n\n", role)
+		}
+		c.printJoin(role, token, info.Addr)
+		return nil
+	})
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "only the token")
+	cmd.Flags().BoolVar(&rotate, "rotate", false, "replace the token; the old one admits no more nodes")
+	cmd.ValidArgs = []string{"worker", "manager"}
+	return cmd
+}
+
+func (c *cli) swarmLeave() *cobra.Command {
+	var force bool
+	cmd := c.command("leave [FLAGS]", "Take this node out of its cluster", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if _, err := a.local.Leave(ctx, &pb.LeaveRequest{Force: force}); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.stdout, "Node left the swarm.")
+		return nil
+	})
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "leave even as a manager")
+	return cmd
+}
+
+func (c *cli) swarmCA() *cobra.Command {
+	return c.command("ca", "Show the cluster's root certificate", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		cluster, err := a.control.GetCluster(ctx, &pb.GetClusterRequest{})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.stdout, strings.TrimRight(string(cluster.RootCaCert), "\n"))
+		return nil
+	})
+}
+
+func (c *cli) swarmUpdate() *cobra.Command {
+	var settings clusterFlags
+	var cmd *cobra.Command
+	cmd = c.command("update [FLAGS]", "Change the cluster's settings", exactly(0), func(ctx context.Context, _ []string) error {
+		a, err := c.connect()
+		if err != nil {
+			return err
+		}
+		if cmd.Flags().NFlag() == 0 {
+			return fault.New(fault.Invalid, "nothing to update: no setting was given").WithTry("minictl swarm update --help")
+		}
+		err = retryStale(func() error {
+			cluster, err := a.control.GetCluster(ctx, &pb.GetClusterRequest{})
+			if err != nil {
+				return err
+			}
+			settings.apply(cmd, cluster.Spec)
+			_, err = a.control.UpdateCluster(ctx, &pb.UpdateClusterRequest{IfVersion: cluster.Meta.GetVersion(), Spec: cluster.Spec})
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.stdout, "Swarm updated.")
+		return nil
+	})
+	settings.register(cmd)
+	return cmd
+}
+
+// staleRetries is how often a read-change-write starts over when somebody else
+// was faster.
+const staleRetries = 3
+
+// retryStale carries out a read-change-write.
+func retryStale(change func() error) error {
+	var err error
+	for range staleRetries {
+		if err = change(); !fault.Is(err, fault.Stale) {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/minid/minid/cmd/minictl/print"
+	"github.com/minid/minid/cmd/minictl/progress"
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+const (
+	// lastLines of a failed task explain its failure better than any message.
+	lastLines = 10
+	// lastLinesTimeout bounds the fetching of them.
+	lastLinesTimeout = 5 * time.Second
+)
+
+// errWaited is why a wait ends at --timeout.
+var errWaited = errors.New("waited long enough")
+
+// waitFlags are the flags of commands that wait until a service converged.
+type waitFlags struct {
+	detach, quiet bool
+	progress      string
+	timeout       time.Duration
+}
+
+func (f *waitFlags) register(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.BoolVarP(&f.detach, "detach", "d", false, "do not wait until the service converged")
+	set.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	set.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, json or quiet")
+	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait; the work goes on after it")
+	cmd.RegisterFlagCompletionFunc("progress", cobra.FixedCompletions([]string{"auto", "tty", "plain", "json", "quiet"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// check refuses bad values before anything is done.
+func (f *waitFlags) check() error {
+	if f.timeout <= 0 {
+		return fault.New(fault.Invalid, "invalid --timeout %v: expected a positive duration", f.timeout)
+	}
+	switch f.progress {
+	case "auto", "tty", "plain", "json", "quiet":
+		return nil
+	}
+	return fault.New(fault.Invalid, "invalid --progress %q: expected auto, tty, plain, json or quiet", f.progress)
+}
+
+// display chooses how progress is shown; it always goes to stderr.
+func (c *cli) display(f waitFlags) progress.Display {
+	fd, isTerminal := terminal(c.stderr)
+	size := func() (int, int) {
+		if w, h, err := term.GetSize(fd); isTerminal && err == nil {
+			return w, h
+		}
+		return 80, 24
+	}
+	switch {
+	case f.quiet, f.progress == "quiet":
+		return progress.NewQuiet()
+	case f.progress == "json":
+		return progress.NewJSON(c.stderr)
+	case f.progress == "tty", f.progress == "auto" && isTerminal && c.env("TERM") != "dumb":
+		return progress.NewTTY(c.stderr, size)
+	}
+	return progress.NewPlain(c.stderr)
+}
+
+// wait shows a service's progress until it converged; what went wrong instead
+// decides the exit code.
+func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) error {
+	if f.detach {
+		return nil
+	}
+	nodes, err := a.nodeNames(ctx)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	limited, cancel := context.WithTimeoutCause(ctx, f.timeout, errWaited)
+	defer cancel()
+	tracker := progress.NewTracker(s, nodes)
+	outcome, err := progress.Follow(limited, a.watchService(s.Id), tracker, c.display(f))
+	name := s.GetSpec().GetName()
+	switch {
+	case outcome == progress.Converged:
+		if !f.quiet && f.progress != "quiet" && f.progress != "json" {
+			fmt.Fprintf(c.stderr, "Service %s converged in %.1fs\n", name, time.Since(started).Seconds())
+		}
+		return nil
+	case outcome == progress.Gone:
+		return fault.New(fault.NotFound, "service %q was removed while it was waited for", name)
+	case outcome == progress.Paused:
+		return c.rolloutFailed(ctx, a, tracker, name)
+	case errors.Is(err, errInterrupted):
+		fmt.Fprintf(c.stderr, "Operation continuing in background.\nTry: minictl service ps %s\n", name)
+		return &exitError{code: exitInterrupted}
+	case errors.Is(err, errWaited):
+		return c.timedOut(ctx, a, tracker, f.timeout)
+	}
+	return err
+}
+
+// watchService opens watches on a service and its tasks.
+func (a *api) watchService(id string) progress.Open {
+	return func(ctx context.Context) (func() (*pb.WatchEvent, error), error) {
+		stream, err := a.control.Watch(ctx, &pb.WatchRequest{ServiceId: id, Kinds: []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK}})
+		if err != nil {
+			return nil, err
+		}
+		return stream.Recv, nil
+	}
+}
+
+func (c *cli) rolloutFailed(ctx context.Context, a *api, t *progress.Tracker, name string) error {
+	c.lastWords(ctx, a, t.Failed())
+	message := t.Service().GetUpdateStatus().GetMessage()
+	return &exitError{exitRollout, fault.New(fault.State, "update of service %q paused: %s", name, print.Clean(message)).WithTry("minictl service ps %s", name)}
+}
+
+// timedOut tells tasks that fit nowhere from those that are slow or fail.
+func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after time.Duration) error {
+	name := t.Service().GetSpec().GetName()
+	if task := t.Waiting(); task != nil {
+		err := fault.New(fault.Timeout, "cannot place all tasks of service %q within %v: %s", name, after, progress.Reason(task))
+		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", print.ID(task.Id, false))}
+	}
+	if t.Nowhere() {
+		err := fault.New(fault.Timeout, "cannot place service %q within %v: no node fits", name, after)
+		return &exitError{exitUnplaceable, err.WithTry("minictl node ls")}
+	}
+	counts := t.Counts()
+	text := fmt.Sprintf("%d out of %d tasks are as wanted", counts.Good, counts.Wanted)
+	if task := t.Failed(); task != nil {
+		c.lastWords(ctx, a, task)
+		text += "; last failure: " + print.Clean(progress.Reason(task))
+	}
+	return fault.New(fault.Timeout, "service %q did not converge within %v: %s; the work goes on", name, after, text).
+		WithTry("minictl service ps %s", name)
+}
+
+// lastWords prints the end of a failed task's log.
+func (c *cli) lastWords(ctx context.Context, a *api, task *pb.Task) {
+	if task == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastLinesTimeout)
+	defer cancel()
+	stream, err := a.control.Logs(ctx, &pb.LogsRequest{Ref: task.Id, Tail: lastLines})
+	if err != nil {
+		return
+	}
+	label := fmt.Sprintf("%s.%d", task.ServiceName, task.Slot)
+	for first := true; ; first = false {
+		line, err := stream.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) && ctx.Err() == nil && first {
+				fmt.Fprintf(c.stderr, "Try: minictl logs %s\n", print.ID(task.Id, false))
+			}
+			return
+		}
+		if first {
+			fmt.Fprintf(c.stderr, "Last lines of %s:\n", label)
+		}
+		fmt.Fprintf(c.stderr, "    %s\n", print.Clean(string(line.Text)))
+	}
+}
