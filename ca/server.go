@@ -253,16 +253,20 @@ func RotateTokens(ctx context.Context, state *store.State, propose Proposer, wor
 }
 
 // Standing is the role that the state grants a node, UNSPECIFIED when it is
-// removed, in the form that package rpc asks for.
+// removed, in the form that package rpc asks for. leader returns the node id of
+// the leader that this manager follows or is, empty without one.
 //
-// While current is false (this manager has no leader) certificates alone
-// decide. Otherwise a manager that fell behind would refuse a leader that was
-// admitted or promoted meanwhile, and could never catch up.
-func Standing(state *store.State, current func() bool) func(nodeID string) pb.NodeRole {
+// While this manager follows nobody, or a leader that its state does not know
+// as a manager, the state is behind, and certificates alone decide. Otherwise
+// a manager that fell behind would refuse a leader that was admitted or
+// promoted meanwhile, and could never catch up.
+func Standing(state *store.State, leader func() string) func(nodeID string) pb.NodeRole {
+	const manager = pb.NodeRole_NODE_ROLE_MANAGER
 	return func(nodeID string) pb.NodeRole {
-		if !current() {
-			return pb.NodeRole_NODE_ROLE_MANAGER
+		view := state.View()
+		if view.Node(leader()).GetRole() != manager {
+			return manager
 		}
-		return state.View().Node(nodeID).GetRole()
+		return view.Node(nodeID).GetRole()
 	}
 }

@@ -38,53 +38,24 @@ func withForwarded(ctx context.Context, id Identity) context.Context {
 	))
 }
 
-// forwardedIdentity replaces a manager's identity by the one that it speaks
-// for, if it does. Whoever is behind it is never local here.
-func (s *Server) forwardedIdentity(ctx context.Context, via Identity) (Identity, bool, error) {
+// forwardedFrom reads the caller that a manager names, nil if it names none.
+// Whoever is behind it is never local here.
+func forwardedFrom(ctx context.Context) (*Identity, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
-	if len(md.Get(metaRole)) == 0 {
-		return via, false, refuseForwarding(ctx)
+	node, role, addr := md.Get(metaNode), md.Get(metaRole), md.Get(metaAddr)
+	if len(node)+len(role)+len(addr) == 0 {
+		return nil, nil
 	}
-	stranger := Identity{Addr: via.Addr}
-	if via.Role != pb.NodeRole_NODE_ROLE_MANAGER {
-		return stranger, false, refuseForwarding(ctx)
+	bad := fault.New(fault.Denied, "bad forwarded identity")
+	if len(node) != 1 || len(role) != 1 || len(addr) != 1 {
+		return nil, bad
 	}
-	id, err := parseForwarded(md)
-	if err != nil || id.NodeID == "" {
-		return Identity{Addr: id.Addr}, true, err
+	n, err := strconv.Atoi(role[0])
+	_, known := pb.NodeRole_name[int32(n)]
+	if err != nil || !known || (n == 0) != (node[0] == "") {
+		return nil, bad
 	}
-	id.ClusterID = via.ClusterID
-	narrowed, err := id.allowedBy(s.cfg.Standing)
-	if err != nil {
-		return Identity{Addr: id.Addr}, true, err
-	}
-	return narrowed, true, nil
-}
-
-func parseForwarded(md metadata.MD) (Identity, error) {
-	one := func(key string) string {
-		if v := md.Get(key); len(v) == 1 {
-			return v[0]
-		}
-		return ""
-	}
-	role, err := strconv.Atoi(one(metaRole))
-	_, known := pb.NodeRole_name[int32(role)]
-	if err != nil || !known || (role == 0) != (one(metaNode) == "") {
-		return Identity{}, fault.New(fault.Denied, "bad forwarded identity")
-	}
-	return Identity{NodeID: one(metaNode), Role: pb.NodeRole(role), Addr: one(metaAddr)}, nil
-}
-
-// refuseForwarding fails when a call carries a forwarded identity.
-func refuseForwarding(ctx context.Context) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	for _, key := range []string{metaNode, metaRole, metaAddr} {
-		if len(md.Get(key)) > 0 {
-			return fault.New(fault.Denied, "only managers may pass on calls of others")
-		}
-	}
-	return nil
+	return &Identity{NodeID: node[0], Role: pb.NodeRole(n), Addr: addr[0]}, nil
 }
 
 // forwarder passes calls on to leaders. Connections are kept by address, so

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,19 +13,13 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-const (
-	// stopGrace is how long calls may finish when a server stops.
-	stopGrace = time.Second
-	// leaderWait bounds the wait for an election before a call is refused.
-	leaderWait = 2 * time.Second
-	leaderPoll = 25 * time.Millisecond
-)
+// stopGrace is how long calls may finish when a server stops.
+const stopGrace = time.Second
 
 // Leader is what a manager knows of the present leader.
 type Leader struct {
@@ -145,95 +138,6 @@ func (s *Server) finish(method string, err *error) {
 		*err = fault.New(fault.Internal, "%s failed: a bug in minid, its log has the details", shortName(method))
 	}
 	*err = ToStatus(*err)
-}
-
-// admit decides whether and where a call is carried out: an empty leader
-// address means here.
-func (s *Server) admit(ctx context.Context, method string) (context.Context, string, error) {
-	id, forwarded, err := s.identify(ctx)
-	if err != nil && policy[method].allow&anyone == 0 {
-		return nil, "", err
-	}
-	r, err := permit(method, id)
-	if err != nil {
-		return nil, "", err
-	}
-	ctx = WithIdentity(ctx, id)
-	if r.route == here || s.cfg.Leader == nil {
-		return ctx, "", nil
-	}
-	if r.route == onLeader {
-		return ctx, "", s.mustLead()
-	}
-	leader, err := s.awaitLeader(ctx)
-	switch {
-	case err != nil:
-		return nil, "", err
-	case leader.Self:
-		return ctx, "", nil
-	case forwarded:
-		return nil, "", fault.New(fault.Unavailable, "the leader changed while the call was passed on")
-	}
-	return ctx, leader.Addr, nil
-}
-
-// identify finds the caller, and whether another manager speaks for it. With
-// an error, the identity is that of somebody without a certificate.
-func (s *Server) identify(ctx context.Context) (id Identity, forwarded bool, err error) {
-	if s.local {
-		id = s.cfg.Self()
-		id.Local = true
-		return id, false, refuseForwarding(ctx)
-	}
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return Identity{}, false, errors.New("call without a peer")
-	}
-	auth, ok := p.AuthInfo.(authInfo)
-	if !ok {
-		return Identity{}, false, errors.New("call without TLS")
-	}
-	stranger := Identity{Addr: p.Addr.String()}
-	id, err = auth.identity(time.Now(), s.cfg.Standing)
-	if err != nil {
-		return stranger, false, errors.Join(err, refuseForwarding(ctx))
-	}
-	id.Addr = stranger.Addr
-	return s.forwardedIdentity(ctx, id)
-}
-
-// mustLead refuses unless this manager leads.
-func (s *Server) mustLead() error {
-	leader := s.cfg.Leader()
-	if leader.Self {
-		return nil
-	}
-	where := "there is none"
-	if leader.Addr != "" {
-		where = "it is " + leader.Addr
-	}
-	detail := &pb.NotLeader{LeaderId: leader.ID, LeaderAddr: leader.Addr}
-	return statusOf(fault.Unavailable, "this manager is not the leader: "+where, "", detail).Err()
-}
-
-// awaitLeader bridges elections, which take a second or two.
-func (s *Server) awaitLeader(ctx context.Context) (Leader, error) {
-	deadline := time.Now().Add(leaderWait)
-	for {
-		leader := s.cfg.Leader()
-		if leader.Self || leader.Addr != "" {
-			return leader, nil
-		}
-		if time.Now().Add(leaderPoll).After(deadline) {
-			return Leader{}, fault.New(fault.Unavailable, "the cluster has no leader: more than half of the managers must be up and in reach").
-				WithTry("minictl info, on each manager")
-		}
-		select {
-		case <-ctx.Done():
-			return Leader{}, ctx.Err()
-		case <-time.After(leaderPoll):
-		}
-	}
 }
 
 // identifiedStream is a stream whose context carries the caller.
