@@ -39,6 +39,13 @@ func (a *alarms[K]) due(now time.Time) (gone []alarm[K]) {
 	return gone
 }
 
+// drop takes out the soonest ones while they are of no use.
+func (a *alarms[K]) drop(useless func(alarm[K]) bool) {
+	for len(*a) > 0 && useless((*a)[0]) {
+		heap.Pop(a)
+	}
+}
+
 // next is when the next one goes off, zero if there is none.
 func (a alarms[K]) next() time.Time {
 	if len(a) == 0 {

@@ -26,7 +26,7 @@ const (
 type Config struct {
 	State   *store.State
 	Propose Proposer
-	// Fits is nil when every node fits every task.
+	// Fits is the scheduler's answer when nil.
 	Fits Fits
 	// NewID names new tasks.
 	NewID  func() string

@@ -45,17 +45,13 @@ type Nodes interface {
 	Nodes() iter.Seq[*pb.Node]
 }
 
-// Fits tells whether a node satisfies what a task spec demands of labels,
-// role and platform, whatever else runs there. It must be pure.
-type Fits func(node *pb.Node, spec *pb.TaskSpec) bool
-
 // Input is all that Reconcile looks at.
 type Input struct {
 	Service *pb.Service
 	// Tasks of the service, all of them, in any order.
 	Tasks []*pb.Task
 	Nodes Nodes
-	// Fits is nil when every node does.
+	// Fits is the scheduler's answer when nil.
 	Fits Fits
 	// NewID names new tasks.
 	NewID func() string

@@ -4,7 +4,45 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/scheduler"
 )
+
+// Fits tells whether a node satisfies what a task spec demands of labels,
+// role and size, whatever else runs there. It must be pure.
+type Fits func(node *pb.Node, spec *pb.TaskSpec) bool
+
+// stillFits asks the scheduler.
+func stillFits(node *pb.Node, spec *pb.TaskSpec) bool {
+	ok, _ := scheduler.StillFits(&pb.Task{}, node, spec)
+	return ok
+}
+
+// fitsOn remembers what fits said about a node as it was, per spec version.
+type fitsOn struct {
+	node    string
+	version uint64
+}
+
+type fitAnswer struct {
+	node *pb.Node
+	ok   bool
+}
+
+// fitsVersion tells whether a node fits the spec of a version; that of one
+// that is forgotten it does.
+func (s *set) fitsVersion(n *pb.Node, version uint64) bool {
+	key := fitsOn{n.GetId(), version}
+	if known, ok := s.fitting[key]; ok && known.node == n {
+		return known.ok
+	}
+	spec := s.specOf(version)
+	ok := spec == nil || s.fits(n, spec)
+	s.fitting[key] = fitAnswer{n, ok}
+	return ok
+}
+
+// fitsNow tells whether a node fits the present version.
+func (s *set) fitsNow(n *pb.Node) bool { return s.fitsVersion(n, s.service.SpecVersion) }
 
 // NeedsReplacement tells whether a task that runs on a node and was made from
 // old has to make room for one made from next. A change of restart policy or
@@ -13,7 +51,7 @@ import (
 // the image's known platforms) where the node still fits. Everything else
 // does, log settings too, as they take effect when a container is made.
 func NeedsReplacement(old, next *pb.TaskSpec, node *pb.Node, fits Fits) bool {
-	return templateDiffers(old, next) || node == nil || fits != nil && !fits(node, next)
+	return templateDiffers(old, next) || node == nil || !fits(node, next)
 }
 
 // templateDiffers compares what a running task is made from.
@@ -35,4 +73,4 @@ func template(spec *pb.TaskSpec) *pb.TaskSpec {
 
 // heldByOthers are the scheduler's filters that refuse a node for what other
 // tasks hold there.
-var heldByOthers = map[string]bool{"resources": true, "ports": true, "replicas": true}
+var heldByOthers = map[string]bool{"resources": true, "ports": true, "max-replicas": true}

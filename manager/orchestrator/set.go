@@ -43,7 +43,8 @@ type set struct {
 	spec    *pb.TaskSpec
 	// alike holds the versions that differ from the present one in nothing
 	// that a running task would notice.
-	alike map[uint64]bool
+	alike   map[uint64]bool
+	fitting map[fitsOn]fitAnswer
 
 	slots  map[place]*slot
 	dirty  map[place]bool
@@ -64,7 +65,7 @@ type set struct {
 
 func newSet(fits Fits, newID func() string) *set {
 	if fits == nil {
-		fits = func(*pb.Node, *pb.TaskSpec) bool { return true }
+		fits = stillFits
 	}
 	return &set{
 		fits: fits, newID: newID,
@@ -86,7 +87,7 @@ func (s *set) turnTo(service *pb.Service, nodes Nodes) {
 		return
 	}
 	s.spec = service.GetSpec().GetTask()
-	s.alike = map[uint64]bool{}
+	s.alike, s.fitting = map[uint64]bool{}, map[fitsOn]fitAnswer{}
 	for _, v := range service.GetVersions() {
 		s.alike[v.Version] = !templateDiffers(v.Spec, s.spec)
 	}
@@ -158,10 +159,8 @@ func compareAge(a, b *pb.Task) int {
 // reconcile decides about the slots that are dirty or due, and the service.
 func (s *set) reconcile(now time.Time) Plan {
 	s.now, s.plan, s.rollAt, s.acted = now, Plan{}, time.Time{}, nil
-	for _, p := range s.alarms.due(now) {
-		if sl := s.slots[p.key]; sl != nil && sl.wake.Equal(p.at) {
-			s.touch(p.key)
-		}
+	for _, a := range s.alarms.due(now) {
+		s.touch(a.key)
 	}
 	slots := s.lookAtDirty()
 	if s.service.Removing {
@@ -179,6 +178,10 @@ func (s *set) reconcile(now time.Time) Plan {
 	for _, sl := range s.acted {
 		sl.busy = false
 	}
+	s.alarms.drop(func(a alarm[place]) bool {
+		sl := s.slots[a.key]
+		return sl == nil || !sl.wake.Equal(a.at)
+	})
 	s.plan.Next = earliest(s.alarms.next(), s.rollAt)
 	return s.plan
 }
@@ -250,12 +253,12 @@ func (s *set) wakeAt(sl *slot, at time.Time) {
 	}
 }
 
-// specOf returns the spec that a task was made from, nil if it is forgotten.
-func (s *set) specOf(t *pb.Task) *pb.TaskSpec {
-	if t.SpecVersion == s.service.SpecVersion {
+// specOf returns the spec of a version, nil if it is forgotten.
+func (s *set) specOf(version uint64) *pb.TaskSpec {
+	if version == s.service.SpecVersion {
 		return s.spec
 	}
-	return store.TaskSpec(s.service, t.SpecVersion)
+	return store.TaskSpec(s.service, version)
 }
 
 func earliest(a, b time.Time) time.Time {

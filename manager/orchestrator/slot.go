@@ -146,11 +146,10 @@ func (s *set) mustLeave(t *pb.Task) bool {
 // replaces it in its own time. A global service has nothing to replace it with
 // on a node that does not fit.
 func (s *set) mayStay(t *pb.Task, n *pb.Node) bool {
-	if s.global() || s.alike[t.SpecVersion] && s.fits(n, s.spec) {
-		return s.fits(n, s.spec)
+	if s.global() || s.alike[t.SpecVersion] && s.fitsNow(n) {
+		return s.fitsNow(n)
 	}
-	spec := s.specOf(t)
-	return spec == nil || s.fits(n, spec)
+	return s.fitsVersion(n, t.SpecVersion)
 }
 
 // upToDate tells whether the present version wants no other task than this.
@@ -167,7 +166,7 @@ func (s *set) upToDate(t *pb.Task) bool {
 		return true
 	}
 	n := s.nodes.Node(t.NodeId)
-	return n != nil && s.fits(n, s.spec)
+	return n != nil && s.fitsNow(n)
 }
 
 // compareWorth sorts live tasks: the one to keep first.

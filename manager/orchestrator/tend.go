@@ -73,7 +73,7 @@ func (s *set) mayCreate(sl *slot) bool {
 	n := s.nodes.Node(sl.node)
 	return n.GetStatus().GetState() == pb.NodeState_NODE_STATE_READY &&
 		n.GetSpec().GetAvailability() == pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE &&
-		s.fits(n, s.spec)
+		s.fitsNow(n)
 }
 
 // succeed makes the successor of a task that is over or told to stop. What
@@ -117,7 +117,7 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 func (s *set) versionAfter(t *pb.Task) uint64 {
 	state := s.status.GetState()
 	rolling := state == pb.UpdateState_UPDATE_STATE_UPDATING || state == pb.UpdateState_UPDATE_STATE_PAUSED
-	if rolling && !s.upToDate(t) && s.specOf(t) != nil {
+	if rolling && !s.upToDate(t) && s.specOf(t.SpecVersion) != nil {
 		return t.SpecVersion
 	}
 	return s.service.SpecVersion

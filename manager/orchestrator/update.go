@@ -71,7 +71,7 @@ func (s *set) findTrial(sl *slot) (trial *pb.Task, tried bool) {
 		return nil, false
 	}
 	for _, t := range sl.tasks {
-		inLine := slices.Contains(sl.live, t) || endedItself(t) && t.DesiredState < pb.TaskState_TASK_STATE_REMOVE
+		inLine := live(t) || endedItself(t) && t.DesiredState < pb.TaskState_TASK_STATE_REMOVE
 		if t.SpecVersion != s.service.SpecVersion || t.Replaces == "" || !inLine {
 			continue
 		}
@@ -94,7 +94,7 @@ func (s *set) judge(sl *slot) verdict {
 		return undecided
 	case endedItself(t):
 		return failed
-	case t.GetStatus().GetState() < pb.TaskState_TASK_STATE_RUNNING || len(sl.live) > 1:
+	case t.GetStatus().GetState() < pb.TaskState_TASK_STATE_RUNNING || len(sl.live) != 1:
 		return undecided
 	}
 	at := t.GetMeta().GetUpdatedAt().AsTime().Add(durationOr(s.updateConfig().GetMonitor(), defaultMonitor))
@@ -155,6 +155,9 @@ func (s *set) complete() {
 		u.State = pb.UpdateState_UPDATE_STATE_COMPLETED
 		u.CompletedAt = timestamppb.New(s.now)
 		u.Message = "update completed"
+		if s.now.Equal(u.StartedAt.AsTime()) {
+			u.Message = "update completed: no task had to be replaced"
+		}
 		if n := len(u.FailedTasks); n > 0 {
 			u.Message = fmt.Sprintf("update completed; tasks of %d of %d slots failed", n, s.present)
 		}

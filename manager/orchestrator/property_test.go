@@ -1,0 +1,239 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
+)
+
+var nodeNames = []string{"n1", "n2", "n3"}
+
+// disturb does one thing that users, nodes or containers may do.
+func (e *env) disturb(rt *rapid.T) {
+	node := rapid.SampledFrom(nodeNames).Draw(rt, "node")
+	switch rapid.IntRange(0, 7).Draw(rt, "what") {
+	case 0:
+		state := rapid.SampledFrom([]pb.NodeState{1, 2, 3, 3}).Draw(rt, "state")
+		e.setNode(node, state)
+	case 1:
+		availability := rapid.SampledFrom([]pb.NodeAvailability{1, 1, 2, 3}).Draw(rt, "availability")
+		e.changeNode(node, func(s *pb.NodeSpec) { s.Availability = availability })
+	case 2:
+		image := rapid.SampledFrom([]string{"app", "b", "rejects", "fails", "hangs"}).Draw(rt, "image")
+		e.setService("web", "image="+image)
+	case 3:
+		if e.service("web").Spec.GetReplicated() != nil {
+			e.setService("web", fmt.Sprintf("replicas=%d", rapid.IntRange(0, 5).Draw(rt, "replicas")))
+		}
+	case 4:
+		running := e.running()
+		if len(running) > 0 {
+			t := rapid.SampledFrom(running).Draw(rt, "task")
+			end := rapid.SampledFrom([]pb.TaskState{pb.TaskState_TASK_STATE_COMPLETE, pb.TaskState_TASK_STATE_FAILED}).Draw(rt, "end")
+			e.report(t, &pb.TaskStatus{State: end})
+		}
+	case 5:
+		e.stubborn[node] = rapid.Bool().Draw(rt, "stubborn")
+	case 6:
+		label := rapid.SampledFrom([]string{"ssd", "hdd"}).Draw(rt, "label")
+		e.changeNode(node, func(s *pb.NodeSpec) { s.Labels = map[string]string{"disk": label} })
+	case 7:
+		constraint := rapid.SampledFrom([]string{"node.labels.disk==ssd", "node.labels.disk!=ssd", "node.role==worker"}).Draw(rt, "constraint")
+		e.setService("web", "constraint="+constraint)
+	}
+}
+
+// touch changes something that concerns no task.
+func (e *env) touch() {
+	e.changeNode("idle", func(s *pb.NodeSpec) { s.Labels = map[string]string{"count": fmt.Sprint(e.index)} })
+}
+
+func (e *env) running() []*pb.Task {
+	var tasks []*pb.Task
+	for t := range e.state.View().Tasks() {
+		if t.Status.State == pb.TaskState_TASK_STATE_RUNNING && t.DesiredState == pb.TaskState_TASK_STATE_RUNNING {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
+}
+
+func anyCluster(rt *rapid.T, t testing.TB) *env {
+	e := newEnv(t)
+	for _, n := range nodeNames {
+		e.addNode(n)
+	}
+	e.addNode("idle")
+	e.changeNode("idle", func(s *pb.NodeSpec) { s.Availability = pb.NodeAvailability_NODE_AVAILABILITY_DRAIN })
+	e.behave = map[string]mood{"rejects": rejects, "fails": fails, "hangs": hangs}
+	options := []string{
+		"image=app", "restart-delay=2s", "monitor=3s",
+		rapid.SampledFrom([]string{"replicas=3", "replicas=5", "mode=global"}).Draw(rt, "mode"),
+		rapid.SampledFrom([]string{"order=STOP_FIRST", "order=START_FIRST"}).Draw(rt, "order"),
+		rapid.SampledFrom([]string{"parallelism=1", "parallelism=2", "parallelism=0"}).Draw(rt, "parallelism"),
+		rapid.SampledFrom([]string{"action=PAUSE", "action=CONTINUE"}).Draw(rt, "action"),
+		rapid.SampledFrom([]string{"attempts=0", "attempts=2"}).Draw(rt, "attempts"),
+		rapid.SampledFrom([]string{"delay=0s", "delay=4s"}).Draw(rt, "delay"),
+		rapid.SampledFrom([]string{"restart=ANY", "restart=ON_FAILURE", "restart=NONE"}).Draw(rt, "condition"),
+	}
+	e.setService("web", options...)
+	return e
+}
+
+// TestAnyHistory disturbs a cluster at random. env checks at each step that no
+// slot has two tasks that may run, and that everything comes to rest; this
+// adds what holds at rest and that batches keep to their size.
+func TestAnyHistory(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := anyCluster(rt, t)
+		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
+			e.disturb(rt)
+			e.advance(time.Duration(rapid.IntRange(0, 5).Draw(rt, "seconds")) * time.Second)
+			e.checkAtRest(rt)
+		}
+	})
+}
+
+// checkAtRest looks at a cluster after settle.
+func (e *env) checkAtRest(rt *rapid.T) {
+	s := e.service("web")
+	if p := e.plan(s); !p.Empty() {
+		rt.Fatalf("a plan that was carried out leaves another: %v\n%s", p, e.trace.String())
+	}
+	slots := map[place][]*pb.Task{}
+	kept := 0
+	for t := range e.state.View().TasksByService(s.Id) {
+		if t.DesiredState < pb.TaskState_TASK_STATE_REMOVE {
+			slots[placeOf(t)] = append(slots[placeOf(t)], t)
+		}
+	}
+	for p, tasks := range slots {
+		kept++
+		lives := 0
+		for _, t := range tasks {
+			if live(t) {
+				lives++
+			}
+		}
+		if lives > 2 {
+			rt.Fatalf("%d live tasks in %v\n%s", lives, p, e.trace.String())
+		}
+	}
+	if want := s.Spec.GetReplicated(); want != nil && kept != int(want.Replicas) {
+		rt.Fatalf("%d slots instead of %d\n%s", kept, want.Replicas, e.trace.String())
+	}
+	e.checkBatch(rt, s, slots)
+}
+
+// checkBatch: never more slots under way than parallelism allows.
+func (e *env) checkBatch(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) {
+	limit := s.Spec.Update.Parallelism
+	if s.GetUpdateStatus().GetState() != pb.UpdateState_UPDATE_STATE_UPDATING || limit == 0 {
+		return
+	}
+	underWay := uint64(0)
+	for _, tasks := range slots {
+		hasOld, hasNew := false, false
+		for _, t := range tasks {
+			hasOld = hasOld || live(t) && t.SpecVersion != s.SpecVersion
+			hasNew = hasNew || live(t) && t.SpecVersion == s.SpecVersion && t.RestartCount == 0
+		}
+		if hasOld && hasNew {
+			underWay++
+		}
+	}
+	if underWay > limit {
+		rt.Fatalf("%d slots under way, %d allowed\n%s", underWay, limit, e.trace.String())
+	}
+}
+
+// TestIncrementalAgrees feeds a working set with nothing but the slots that
+// changed, and compares its plans with those made from scratch.
+func TestIncrementalAgrees(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := anyCluster(rt, t)
+		view, watch := e.state.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE)
+		defer watch.Close()
+		s := e.service("web")
+		tr := &tracked{id: s.Id, places: map[place]bool{}}
+		o := New(Config{State: e.state, NewID: func() string { return "new" }})
+		o.services, o.dirty, o.global = map[string]*tracked{s.Id: tr}, map[string]*tracked{}, map[string]*tracked{}
+		if s.Spec.GetGlobal() != nil {
+			o.global[s.Id] = tr
+		}
+		tr.refresh(s, view, &o.cfg)
+		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
+			e.disturb(rt)
+			e.touch()
+			for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
+				o.note(drain(t, watch))
+				e.compare(rt, o, tr)
+				e.round()
+				e.placeAll()
+				e.runAll()
+				e.touch()
+			}
+			e.now = e.now.Add(time.Duration(rapid.IntRange(0, 6).Draw(rt, "seconds")) * time.Second)
+		}
+	})
+}
+
+func (e *env) compare(rt *rapid.T, o *Orchestrator, tr *tracked) {
+	view := e.state.View()
+	s := view.Service(tr.id)
+	tr.refresh(s, view, &o.cfg)
+	got := tr.set.reconcile(e.now)
+	in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: func() string { return "new" }}
+	want := Reconcile(in, e.now)
+	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+		rt.Fatalf("(-from scratch +incremental):\n%s%s", diff, e.trace.String())
+	}
+	tr.distrust(got, view)
+}
+
+// drain reads what is there; the caller has seen to it that something is.
+func drain(t testing.TB, w *store.Watch) []store.Change {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	changes, err := w.Next(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changes
+}
+
+// TestDeterministic: the order in which tasks are given does not matter.
+func TestDeterministic(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := anyCluster(rt, t)
+		for range rapid.IntRange(1, 6).Draw(rt, "steps") {
+			e.disturb(rt)
+			e.advance(time.Second)
+		}
+		e.disturb(rt)
+		view := e.state.View()
+		s := e.service("web")
+		tasks := map[string]*pb.Task{}
+		for task := range view.TasksByService(s.Id) {
+			tasks[task.Id] = task
+		}
+		var plans []Plan
+		for range 2 {
+			in := Input{Service: s, Tasks: slices.Collect(maps.Values(tasks)), Nodes: view, NewID: func() string { return "new" }}
+			plans = append(plans, Reconcile(in, e.now))
+		}
+		if diff := cmp.Diff(plans[0], plans[1], protocmp.Transform()); diff != "" {
+			rt.Fatal(diff)
+		}
+	})
+}
