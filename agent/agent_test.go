@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -153,6 +154,12 @@ func (m *manager) state(id string) (s pb.TaskState) {
 	return s
 }
 
+// count is how many sessions there were.
+func (m *manager) count() (n int) {
+	m.locked(func() { n = m.sessions })
+	return n
+}
+
 func (m *manager) status(id string) (s *pb.TaskStatus) {
 	m.locked(func() { s = m.latest[id] })
 	return s
@@ -169,6 +176,7 @@ type world struct {
 	agent    *agent.Agent
 	mu       sync.Mutex
 	dialed   []string
+	away     map[string]bool
 }
 
 // play runs a test in virtual time with managers of these names.
@@ -176,7 +184,7 @@ func play(t *testing.T, runtime *faketask.Runtime, test func(*world), managers .
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, runtime: runtime, managers: map[string]*manager{}, db: filepath.Join(dir, "agent.db")}
+		w := &world{T: t, runtime: runtime, managers: map[string]*manager{}, away: map[string]bool{}, db: filepath.Join(dir, "agent.db")}
 		for _, addr := range managers {
 			m := &manager{
 				addr: addr, listener: bufconn.Listen(1 << 20), server: grpc.NewServer(),
@@ -227,14 +235,27 @@ func (w *world) stop() {
 
 func (w *world) dial(_ context.Context, addr string) (agent.Conn, error) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.dialed = append(w.dialed, addr)
-	w.mu.Unlock()
 	m := w.managers[addr]
-	if m == nil {
+	if m == nil || w.away[addr] {
 		return nil, fmt.Errorf("no route to %s", addr)
 	}
 	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return m.listener.DialContext(ctx) }))
+}
+
+// cut makes a manager unreachable for new sessions, or reachable again.
+func (w *world) cut(addr string, away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away[addr] = away
+}
+
+func (w *world) dials() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.dialed)
 }
 
 func (w *world) pass(d time.Duration) {

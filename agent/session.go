@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ const (
 	saveEvery = 200 * time.Millisecond
 	// welcomeWithin is what a manager has for its first message.
 	welcomeWithin = 5 * time.Second
+	// defaultPeriod of heartbeats, when a Welcome names none.
+	defaultPeriod = 2 * time.Second
 	// missedBeats is how many periods of silence end a session.
 	missedBeats = 3
 	// describeEvery is how often a node looks at itself again.
@@ -35,7 +38,7 @@ var errSilent = fault.New(fault.Unavailable, "manager is silent")
 // keepSession holds a session with the leader, again and again.
 func (a *Agent) keepSession(ctx context.Context) error {
 	var pause backoff
-	redirects := 0
+	redirects, problem := 0, ""
 	for {
 		addr := a.book.pick()
 		welcomed, err := a.session(ctx, addr)
@@ -44,7 +47,7 @@ func (a *Agent) keepSession(ctx context.Context) error {
 		}
 		if welcomed {
 			pause.reset()
-			redirects = 0
+			redirects, problem = 0, ""
 		}
 		if !errors.Is(err, errGap) {
 			a.book.fail(addr)
@@ -56,7 +59,10 @@ func (a *Agent) keepSession(ctx context.Context) error {
 			continue
 		}
 		redirects = 0
-		a.cfg.Logger.Warn("session ended", "manager", addr, "error", err)
+		if err.Error() != problem { // once, not with every attempt
+			problem = err.Error()
+			a.cfg.Logger.Warn("session ended", "manager", addr, "error", err)
+		}
 		select {
 		case <-time.After(pause.wait()):
 		case <-ctx.Done():
@@ -175,7 +181,7 @@ func (s *session) heard() {
 func (s *session) welcome(w *pb.Welcome) error {
 	s.mu.Lock()
 	s.welcomed = true
-	s.period = w.GetHeartbeatPeriod().AsDuration()
+	s.period = cmp.Or(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod)
 	s.mu.Unlock()
 	s.heard()
 	wake(s.retimed)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,8 +39,8 @@ func TestRunsWhatItIsAssigned(t *testing.T) {
 		if ids, _ := w.runtime.List(t.Context()); len(ids) > 0 {
 			t.Errorf("left over: %v", ids)
 		}
-		if m.sessions != 1 {
-			t.Errorf("%d sessions", m.sessions)
+		if n := m.count(); n != 1 {
+			t.Errorf("%d sessions", n)
 		}
 	}, "m1")
 }
@@ -55,8 +56,8 @@ func TestGapMeansFullSync(t *testing.T) {
 		w.pass(time.Second)
 		w.want(m, "t1", running)
 		w.want(m, "t2", running)
-		if m.sessions != 2 {
-			t.Errorf("%d sessions, want a second one", m.sessions)
+		if n := m.count(); n != 2 {
+			t.Errorf("%d sessions, want a second one", n)
 		}
 	}, "m1")
 }
@@ -68,7 +69,7 @@ func TestFollowsTheLeader(t *testing.T) {
 		w.start("m1")
 		w.pass(500 * time.Millisecond)
 		w.want(w.managers["m2"], "t1", running)
-		if diff := cmp.Diff([]string{"m1", "m2"}, w.dialed); diff != "" {
+		if diff := cmp.Diff([]string{"m1", "m2"}, w.dials()); diff != "" {
 			t.Errorf("dialed (-want +got):\n%s", diff)
 		}
 	}, "m1", "m2")
@@ -80,17 +81,17 @@ func TestLeavesSilentManager(t *testing.T) {
 		m.beats = false
 		w.start("m1")
 		w.pass(3*period - time.Second)
-		if m.sessions != 1 {
-			t.Errorf("left after %d sessions before three periods", m.sessions)
+		if n := m.count(); n != 1 {
+			t.Errorf("left after %d sessions before three periods", n)
 		}
 		w.pass(3 * time.Second)
-		if m.sessions != 2 {
-			t.Errorf("%d sessions, want a second one", m.sessions)
+		if n := m.count(); n != 2 {
+			t.Errorf("%d sessions, want a second one", n)
 		}
 		m.locked(func() { m.beats = true })
 		w.pass(time.Minute)
-		if m.sessions > 3 {
-			t.Errorf("%d sessions though heartbeats are answered", m.sessions)
+		if n := m.count(); n > 3 {
+			t.Errorf("%d sessions though heartbeats are answered", n)
 		}
 	}, "m1")
 }
@@ -123,11 +124,13 @@ func TestResendsWhatWasNotAcknowledged(t *testing.T) {
 		if st := m.status("t1"); st != nil {
 			t.Errorf("told again: %v", st)
 		}
-		for i, b := range m.batches {
-			if b.GetNumber() != uint64(i+1) {
-				t.Errorf("batch %d has number %d", i+1, b.GetNumber())
+		m.locked(func() {
+			for i, b := range m.batches {
+				if b.GetNumber() != uint64(i+1) {
+					t.Errorf("batch %d has number %d", i+1, b.GetNumber())
+				}
 			}
-		}
+		})
 	}, "m1")
 }
 
@@ -145,14 +148,14 @@ func TestRestartWithoutManagers(t *testing.T) {
 		w.pass(time.Second)
 		w.stop()
 		calls := len(w.runtime.Calls())
+		w.cut("m1", true)
 		w.start("gone")
-		delete(w.managers, "m1")
 		w.pass(time.Minute)
 		want := []faketask.Call{{Method: "wait", TaskID: "t1"}}
 		if diff := cmp.Diff(want, w.runtime.Calls()[calls:]); diff != "" {
 			t.Errorf("calls after the restart (-want +got):\n%s", diff)
 		}
-		w.managers["m1"] = m
+		w.cut("m1", false)
 		m.locked(func() { clear(m.latest) })
 		w.pass(time.Minute) // it still knows where m1 is
 		w.want(m, "t1", running)
@@ -174,7 +177,7 @@ func TestStartsAloneAfterRestart(t *testing.T) {
 		w.start("m1")
 		w.pass(time.Second)
 		w.stop()
-		delete(w.managers, "m1")
+		w.cut("m1", true)
 		w.start("gone")
 		w.pass(4900 * time.Millisecond)
 		if w.runs() != 0 {
@@ -184,7 +187,6 @@ func TestStartsAloneAfterRestart(t *testing.T) {
 		if w.runs() != 1 {
 			t.Error("not started")
 		}
-		w.managers["m1"] = m
 	}, "m1")
 }
 
@@ -286,9 +288,9 @@ func TestSecretsAreNotOnDisk(t *testing.T) {
 }
 
 func TestWaitsForSecretAfterRestart(t *testing.T) {
-	first := true
+	var restarted atomic.Bool
 	behave := func(*task.Wanted) faketask.Behaviour {
-		if first {
+		if !restarted.Load() {
 			return faketask.Behaviour{PrepareFor: time.Hour}
 		}
 		return faketask.Behaviour{}
@@ -299,7 +301,7 @@ func TestWaitsForSecretAfterRestart(t *testing.T) {
 		w.start("m1")
 		w.pass(time.Second)
 		w.stop()
-		first = false
+		restarted.Store(true)
 		m.locked(func() { m.set = m.set[:2] })
 		w.start("m1")
 		w.pass(time.Minute)

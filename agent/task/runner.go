@@ -16,8 +16,15 @@ import (
 // travels through the managers' log.
 const progressEvery = time.Second
 
-// startTimeout is far above what a healthy runtime takes.
-const startTimeout = time.Minute
+// What calls of the runtime may take, far above what a healthy one needs. Stop
+// has the grace period on top; Wait alone has no end.
+const (
+	prepareTimeout = time.Hour // an image may be large and the line thin
+	startTimeout   = time.Minute
+	stopTimeout    = 30 * time.Second
+	removeTimeout  = time.Minute
+	inspectTimeout = 30 * time.Second
+)
 
 // errReplan breaks off a step because the managers want something else.
 var errReplan = errors.New("the managers want the task to end")
@@ -194,6 +201,8 @@ func (r *Runner) prepare(ctx context.Context) error {
 		}
 		tell := &teller{last: r.state.Status, report: r.cfg.Report}
 		defer func() { r.state.Status = tell.close() }()
+		ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+		defer cancel()
 		err = r.cfg.Runtime.Prepare(ctx, w, tell.progress)
 		r.state.Prepared = err == nil
 		return err
@@ -225,12 +234,18 @@ func (r *Runner) wait(ctx context.Context) error {
 func (r *Runner) stop(ctx context.Context) error {
 	return guard(func() error {
 		spec := r.cfg.Spec()
+		ctx, cancel := context.WithTimeout(ctx, Grace(spec)+stopTimeout)
+		defer cancel()
 		return r.cfg.Runtime.Stop(ctx, r.cfg.ID, spec.GetContainer().GetStopSignal(), Grace(spec))
 	})
 }
 
 func (r *Runner) remove(ctx context.Context, keepLog bool) error {
-	err := guard(func() error { return r.cfg.Runtime.Remove(ctx, r.cfg.ID, keepLog) })
+	err := guard(func() error {
+		ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+		defer cancel()
+		return r.cfg.Runtime.Remove(ctx, r.cfg.ID, keepLog)
+	})
 	if err == nil {
 		r.state.Dirty, r.state.Wiped = false, !keepLog
 	}
@@ -264,6 +279,8 @@ func (r *Runner) interruptible(ctx context.Context, step func(context.Context) e
 func (r *Runner) inspect(ctx context.Context) error {
 	for failed := (Failures{}); ; {
 		err := guard(func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+			defer cancel()
 			r.obs, err = r.cfg.Runtime.Inspect(ctx, r.cfg.ID)
 			return err
 		})
