@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type env struct {
 	state *store.State
 	start time.Time
 	now   time.Time
+	mu    sync.Mutex // for index
 	index uint64
 	ids   int
 	trace strings.Builder
@@ -61,13 +63,20 @@ func (e *env) logf(format string, args ...any) {
 
 func (e *env) apply(cmds ...*pb.Command) {
 	e.t.Helper()
-	e.index++
-	for _, err := range e.state.Apply(e.index, &pb.Entry{Commands: cmds, At: timestamppb.New(e.now)}) {
+	for _, err := range e.commit(cmds...) {
 		if err != nil {
 			e.t.Fatalf("refused at %v: %v", e.now.Sub(e.start), err)
 		}
 	}
 	e.checkSlots()
+}
+
+// commit may be called by a loop and by the test in turns.
+func (e *env) commit(cmds ...*pb.Command) []error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.index++
+	return e.state.Apply(e.index, &pb.Entry{Commands: cmds, At: timestamppb.New(e.now)})
 }
 
 func (e *env) newID() string {
