@@ -268,7 +268,8 @@ func managerTLS(verify func(tls.ConnectionState) (rpc.Identity, error)) *tls.Con
 
 // replaceFile writes a private file that is either old or new after a crash.
 func replaceFile(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // 0600
+	// Always the same name: what a crash leaves is overwritten by the next try.
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
