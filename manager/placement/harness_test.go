@@ -2,6 +2,7 @@ package placement_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -22,6 +23,7 @@ type cluster struct {
 	index uint64
 	// before, if set, is asked with each proposal before it is applied.
 	before func([]*pb.Command) error
+	// log is what was proposed, if record is set.
 	log    []*pb.Command
 	record bool
 }
@@ -56,12 +58,34 @@ func (c *cluster) must(t testing.TB, cmds ...*pb.Command) {
 	}
 }
 
-func (c *cluster) run(t testing.TB) {
-	ctx, stop := context.WithCancel(t.Context())
+// run runs placement until the returned function is called or the test ends.
+func (c *cluster) run(t testing.TB) (stop func()) {
+	ctx, cancel := context.WithCancelCause(t.Context())
 	p := placement.New(placement.Config{State: c.State, Propose: c.propose, Logger: slog.New(slog.DiscardHandler)})
 	var wg sync.WaitGroup
-	wg.Go(func() { p.Run(ctx) })
-	t.Cleanup(func() { stop(); wg.Wait() })
+	wg.Go(func() {
+		if err := p.Run(ctx); !errors.Is(err, errStopped) {
+			t.Errorf("placement ended: %v", err)
+		}
+	})
+	stop = func() { cancel(errStopped); wg.Wait() }
+	t.Cleanup(stop)
+	return stop
+}
+
+var errStopped = errors.New("test is over")
+
+// count tells how many recorded commands satisfy a condition.
+func (c *cluster) count(is func(*pb.Command) bool) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, cmd := range c.log {
+		if is(cmd) {
+			n++
+		}
+	}
+	return n
 }
 
 func node(id string, labels map[string]string) *pb.Command {
