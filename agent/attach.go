@@ -59,7 +59,7 @@ func (a *attaches) open(ctx context.Context, req *pb.Attach) {
 			in.receive(ctx, stream)
 		})
 		if err := a.serve(ctx, req, c, in); err != nil && ctx.Err() == nil {
-			err = c.send(&pb.AttachUp{Kind: &pb.AttachUp_Error{Error: err.Error()}})
+			c.send(&pb.AttachUp{Kind: &pb.AttachUp_Error{Error: err.Error()}}) // fails only when the peer has gone
 		}
 		stream.CloseSend()
 		select {
@@ -134,6 +134,7 @@ func (c *attach) output(out *pb.ExecOutput) error {
 // the bytes when it returns, so the caller may use its buffer again.
 type writer func([]byte) error
 
+// Write implements io.Writer.
 func (w writer) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil

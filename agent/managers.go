@@ -16,6 +16,10 @@ const (
 	lastBackoff  = 2 * time.Second
 )
 
+// putOff is how long a manager that did not answer is left out while there are
+// others: a host without power costs a whole dial timeout each time.
+const putOff = 10 * time.Second
+
 // book is the address book of managers.
 type book struct {
 	mu sync.Mutex
@@ -24,11 +28,15 @@ type book struct {
 	peers   []string
 	// leader as last known, empty once it did not answer.
 	leader string
-	// failed is the address that was tried last, to try another one now.
-	failed string
+	// tried is the address that was tried last, to try another one now.
+	tried string
+	// away until when, by address.
+	away map[string]time.Time
 }
 
-func newBook(initial []string) *book { return &book{initial: slices.Clone(initial)} }
+func newBook(initial []string) *book {
+	return &book{initial: slices.Clone(initial), away: map[string]time.Time{}}
+}
 
 // learn takes the managers that a session or the disk told of.
 func (b *book) learn(peers []*pb.ManagerPeer, leader string) {
@@ -40,7 +48,8 @@ func (b *book) learn(peers []*pb.ManagerPeer, leader string) {
 			b.peers = append(b.peers, p.GetAddr())
 		}
 	}
-	b.leader, b.failed = leader, ""
+	b.leader, b.tried = leader, ""
+	delete(b.away, leader)
 }
 
 // redirect makes another manager the next one to try.
@@ -50,19 +59,27 @@ func (b *book) redirect(leader string) {
 	b.leader = leader
 }
 
-// fail notes that a manager did not serve.
-func (b *book) fail(addr string) {
+// decline notes that a manager answered but does not lead.
+func (b *book) decline(addr string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.failed = addr
+	b.tried = addr
 	if b.leader == addr {
 		b.leader = ""
 	}
 }
 
-// pick chooses the last leader, else any other manager but the one that just
-// failed; "" when none is known.
-func (b *book) pick() string {
+// fail notes that a manager did not answer.
+func (b *book) fail(addr string, now time.Time) {
+	b.decline(addr)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.away[addr] = now.Add(putOff)
+}
+
+// pick chooses the last leader, else any other manager but the one that was
+// just tried and those that did not answer lately; "" when none is known.
+func (b *book) pick(now time.Time) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.leader != "" {
@@ -71,13 +88,26 @@ func (b *book) pick() string {
 	all := slices.Concat(b.peers, b.initial)
 	slices.Sort(all)
 	all = slices.Compact(all)
-	if len(all) > 1 {
-		all = slices.DeleteFunc(all, func(addr string) bool { return addr == b.failed })
-	}
+	all = prefer(all, func(addr string) bool { return !now.Before(b.away[addr]) })
+	all = prefer(all, func(addr string) bool { return addr != b.tried })
 	if len(all) == 0 {
 		return ""
 	}
 	return all[rand.IntN(len(all))]
+}
+
+// prefer keeps the good ones, or all when none is.
+func prefer(all []string, good func(string) bool) []string {
+	var out []string
+	for _, s := range all {
+		if good(s) {
+			out = append(out, s)
+		}
+	}
+	if len(out) == 0 {
+		return all
+	}
+	return out
 }
 
 // leaderOf finds the leader that an error names. The second result is false for

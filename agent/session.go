@@ -40,7 +40,7 @@ func (a *Agent) keepSession(ctx context.Context) error {
 	var pause backoff
 	redirects, problem := 0, ""
 	for {
-		addr := a.book.pick()
+		addr := a.book.pick(time.Now())
 		welcomed, err := a.session(ctx, addr)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -49,10 +49,13 @@ func (a *Agent) keepSession(ctx context.Context) error {
 			pause.reset()
 			redirects, problem = 0, ""
 		}
-		if !errors.Is(err, errGap) {
-			a.book.fail(addr)
-		}
 		leader, redirected := leaderOf(err)
+		switch {
+		case redirected:
+			a.book.decline(addr)
+		case !errors.Is(err, errGap):
+			a.book.fail(addr, time.Now())
+		}
 		if redirected && leader != "" && redirects < maxRedirects {
 			redirects++
 			a.book.redirect(leader)

@@ -13,6 +13,7 @@ import (
 	"github.com/minid/minid/agent/faketask"
 	"github.com/minid/minid/agent/task"
 	pb "github.com/minid/minid/proto/minid/v1"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 func TestRunsWhatItIsAssigned(t *testing.T) {
@@ -105,12 +106,16 @@ func TestResendsWhatWasNotAcknowledged(t *testing.T) {
 		m.locked(func() {
 			clear(m.latest)
 			m.acks = true
+			m.set[1].GetTask().ObservedState = running
 		})
 		m.drop()
 		w.pass(time.Second)
 		w.want(m, "t1", running)
 		// Acknowledged, but the manager says that it does not have it.
-		m.locked(func() { clear(m.latest) })
+		m.locked(func() {
+			clear(m.latest)
+			m.set[1].GetTask().ObservedState = pb.TaskState_TASK_STATE_ASSIGNED
+		})
 		m.drop()
 		w.pass(time.Second)
 		w.want(m, "t1", running)
@@ -225,6 +230,43 @@ func TestStopsBeforeItStarts(t *testing.T) {
 			t.Errorf("started at %v, before the stop at %v", started, stopped)
 		}
 	}, "m1")
+}
+
+// TestForgottenWhileStopping: a task that the managers forget keeps its own
+// grace period though its spec goes with it, and a restart in the middle leaves
+// nothing behind.
+func TestForgottenWhileStopping(t *testing.T) {
+	behave := func(*task.Wanted) faketask.Behaviour {
+		return faketask.Behaviour{StopFor: 20 * time.Second, Log: []string{"hello"}}
+	}
+	grace := func(c *pb.ContainerSpec) { c.StopGracePeriod = durationpb.New(time.Minute) }
+	for _, restart := range []bool{false, true} {
+		play(t, faketask.New(behave), func(w *world) {
+			m := w.managers["m1"]
+			m.set = assign("t1", running, grace)
+			w.start("m1")
+			w.pass(time.Second)
+			m.locked(func() { m.set = nil })
+			m.diff(0, []*pb.AssignmentKey{{Kind: pb.Kind_KIND_TASK, Id: "t1"}, {Kind: pb.Kind_KIND_SERVICE, Id: "service-of-t1@1"}})
+			w.pass(time.Second)
+			if restart {
+				w.stop()
+				w.cut("m1", true)
+				w.start("m1")
+			}
+			w.pass(time.Minute)
+			if ids, _ := w.runtime.List(t.Context()); len(ids) > 0 {
+				t.Errorf("left over: %v", ids)
+			}
+			run := w.runtime.History()[0]
+			if !restart && run.ExitCode != 143 {
+				t.Errorf("killed with code %d within its grace period", run.ExitCode)
+			}
+			if err := w.runtime.Logs(t.Context(), "t1", &pb.LogsAttach{}, func(*pb.LogBatch) error { return nil }); err == nil {
+				t.Error("its log is still there")
+			}
+		}, "m1")
+	}
 }
 
 func TestRemovesLeftovers(t *testing.T) {

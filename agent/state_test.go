@@ -157,6 +157,21 @@ func TestDiskKeepsWhatARestartNeeds(t *testing.T) {
 	}
 }
 
+// TestEndsAreWrittenAtOnce: the container is removed right after the report.
+func TestEndsAreWrittenAtOnce(t *testing.T) {
+	d, err := openDisk(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	a := &Agent{disk: d, statuses: newStatuses()}
+	a.report("t1", &pb.TaskStatus{State: pb.TaskState_TASK_STATE_COMPLETE})
+	s, err := d.load()
+	if err != nil || s.statuses["t1"].GetState() != pb.TaskState_TASK_STATE_COMPLETE {
+		t.Errorf("on disk: %v, %v", s.statuses, err)
+	}
+}
+
 func TestMissing(t *testing.T) {
 	a := newAssignments()
 	task := &pb.AssignedTask{Id: "t", ServiceId: "1", SpecVersion: 1}
@@ -244,30 +259,41 @@ func TestBatchesAreBounded(t *testing.T) {
 
 func TestBook(t *testing.T) {
 	b := newBook(nil)
-	if got := b.pick(); got != "" {
+	now := time.Now()
+	if got := b.pick(now); got != "" {
 		t.Errorf("picked %q of none", got)
 	}
 	b = newBook([]string{"a"})
 	for range 3 {
-		if got := b.pick(); got != "a" {
+		if got := b.pick(now); got != "a" {
 			t.Errorf("picked %q", got)
 		}
-		b.fail("a") // the only one is tried again
+		b.fail("a", now) // the only one is tried again
 	}
 	b.learn([]*pb.ManagerPeer{{Addr: "b"}, {Addr: "c"}, {Addr: ""}}, "c")
-	if got := b.pick(); got != "c" {
+	if got := b.pick(now); got != "c" {
 		t.Errorf("picked %q, want the last leader", got)
 	}
-	b.fail("c")
-	seen := map[string]bool{}
-	for range 100 {
-		seen[b.pick()] = true
+	seen := func(now time.Time) map[string]bool {
+		out := map[string]bool{}
+		for range 100 {
+			out[b.pick(now)] = true
+		}
+		return out
 	}
-	if diff := cmp.Diff(map[string]bool{"a": true, "b": true}, seen); diff != "" {
-		t.Errorf("without the one that failed (-want +got):\n%s", diff)
+	b.fail("c", now)
+	if diff := cmp.Diff(map[string]bool{"b": true}, seen(now)); diff != "" {
+		t.Errorf("with two that do not answer (-want +got):\n%s", diff)
+	}
+	b.decline("b")
+	if diff := cmp.Diff(map[string]bool{"b": true}, seen(now)); diff != "" {
+		t.Errorf("the one that answers is asked again (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]bool{"a": true, "c": true}, seen(now.Add(putOff))); diff != "" {
+		t.Errorf("after a while (-want +got):\n%s", diff)
 	}
 	b.redirect("d")
-	if got := b.pick(); got != "d" {
+	if got := b.pick(now); got != "d" {
 		t.Errorf("picked %q, want the leader that was named", got)
 	}
 }

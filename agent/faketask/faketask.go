@@ -47,7 +47,8 @@ type Run struct {
 	Slot                      uint64
 	Started                   time.Time
 	// Ended is zero while it runs.
-	Ended time.Time
+	Ended    time.Time
+	ExitCode int32
 }
 
 // Call is one call of a method, for tests of order.
@@ -323,7 +324,7 @@ func (r *Runtime) end(c *container, how task.Observation) {
 	c.obs.Phase, c.obs.Pid, c.obs.At = task.Exited, 0, now
 	c.obs.ExitCode, c.obs.OOMKilled, c.obs.Error = how.ExitCode, how.OOMKilled, how.Error
 	if c.run != nil {
-		c.run.Ended = now
+		c.run.Ended, c.run.ExitCode = now, how.ExitCode
 	}
 	if c.timer != nil {
 		c.timer.Stop()
@@ -381,6 +382,7 @@ type Overlap struct {
 	From, Until   time.Time
 }
 
+// String tells what a checker's report needs.
 func (o Overlap) String() string {
 	return fmt.Sprintf("service %s slot %d: %s on %s and %s on %s for %v from %s", o.First.ServiceID, o.First.Slot,
 		o.First.TaskID, o.First.NodeID, o.Second.TaskID, o.Second.NodeID, o.Until.Sub(o.From), o.From.Format(time.RFC3339Nano))

@@ -232,7 +232,7 @@ func (r *Runner) wait(ctx context.Context) error {
 }
 
 func (r *Runner) stop(ctx context.Context) error {
-	return guard(func() error {
+	return r.guard(func() error {
 		spec := r.cfg.Spec()
 		ctx, cancel := context.WithTimeout(ctx, Grace(spec)+stopTimeout)
 		defer cancel()
@@ -241,7 +241,7 @@ func (r *Runner) stop(ctx context.Context) error {
 }
 
 func (r *Runner) remove(ctx context.Context, keepLog bool) error {
-	err := guard(func() error {
+	err := r.guard(func() error {
 		ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 		defer cancel()
 		return r.cfg.Runtime.Remove(ctx, r.cfg.ID, keepLog)
@@ -264,7 +264,7 @@ func (r *Runner) interruptible(ctx context.Context, step func(context.Context) e
 	r.interrupt = cancel
 	r.mu.Unlock()
 
-	err := guard(func() error { return step(ctx) })
+	err := r.guard(func() error { return step(ctx) })
 
 	r.mu.Lock()
 	r.interrupt = nil
@@ -278,7 +278,7 @@ func (r *Runner) interruptible(ctx context.Context, step func(context.Context) e
 // inspect insists: without knowing what runs there is no next step.
 func (r *Runner) inspect(ctx context.Context) error {
 	for failed := (Failures{}); ; {
-		err := guard(func() (err error) {
+		err := r.guard(func() (err error) {
 			ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 			defer cancel()
 			r.obs, err = r.cfg.Runtime.Inspect(ctx, r.cfg.ID)
@@ -314,10 +314,11 @@ func (r *Runner) rest(ctx context.Context, until time.Time) error {
 
 // guard makes an error of a panic: a fault in the runtime costs one task's
 // step, not the node.
-func guard(f func() error) (err error) {
+func (r *Runner) guard(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			r.cfg.Logger.Error("runtime panicked", "task", r.cfg.ID, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("fault in minid, see its log: %v", p)
 		}
 	}()
 	return f()

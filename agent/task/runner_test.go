@@ -3,6 +3,7 @@ package task_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -38,13 +39,14 @@ type bench struct {
 	statuses []*pb.TaskStatus
 }
 
-func newBench(t *testing.T, runtime task.Runtime, from *pb.TaskStatus, in task.Input) *bench {
+func newBench(t *testing.T, runtime task.Runtime, from *pb.TaskStatus, in task.Input, gates ...*task.Gate) *bench {
+	gates = append(gates, task.NewGate(1))
 	b := &bench{T: t, runtime: runtime, input: in, done: make(chan error, 1)}
 	spec := &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "x", StopGracePeriod: durationpb.New(3 * time.Second)}}
 	b.runner = task.NewRunner(task.Config{
 		ID:      "t1",
 		Runtime: runtime,
-		Gate:    task.NewGate(1),
+		Gate:    gates[0],
 		Status:  from,
 		Spec:    func() *pb.TaskSpec { return spec },
 		Wanted: func() (*task.Wanted, error) {
@@ -283,7 +285,7 @@ func TestGateLetsSlowOnesPass(t *testing.T) {
 		}
 		start := time.Now()
 		leave, err := gate.Enter(t.Context())
-		if err != nil || time.Since(start) == 0 {
+		if err != nil || time.Since(start) == 0 || time.Since(start) > 10*time.Second {
 			t.Errorf("entered after %v: %v", time.Since(start), err)
 		}
 		leaveSlow()
@@ -297,6 +299,54 @@ func TestGateLetsSlowOnesPass(t *testing.T) {
 			t.Error(err)
 		}
 		leave()
+	})
+}
+
+// TestRunnerLeavesTheQueue: a task that is to end does not wait for its turn.
+func TestRunnerLeavesTheQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := task.NewGate(1)
+		leave, err := gate.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBench(t, faketask.New(nil), fresh(), task.Input{Desired: running}, gate)
+		time.Sleep(time.Second)
+		b.set(func(in *task.Input) { in.Desired = shutdown }, 0)
+		b.want("SHUTDOWN shut down before it started")
+		leave()
+		b.forget()
+	})
+}
+
+func TestRunnerBoundsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		messages := make([]string, 300)
+		for i := range messages {
+			messages[i] = fmt.Sprintf("pulling image x: %d of 300", i)
+		}
+		b := newBench(t, faketask.New(func(*task.Wanted) faketask.Behaviour {
+			return faketask.Behaviour{PrepareFor: 3 * time.Second, Progress: messages}
+		}), fresh(), task.Input{Desired: running})
+		time.Sleep(time.Minute)
+		if n := len(b.told()); n > 9 {
+			t.Errorf("%d statuses, want a few", n)
+		}
+		b.forget()
+	})
+}
+
+// hollow is a runtime that says it prepared a container and has none.
+type hollow struct{ *faketask.Runtime }
+
+func (hollow) Prepare(context.Context, *task.Wanted, func(string)) error { return nil }
+
+func TestRunnerTrustsWhatItSees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, hollow{faketask.New(nil)}, fresh(), task.Input{Desired: running})
+		time.Sleep(time.Hour)
+		b.want("REJECTED could not be prepared: the container vanished after it was created")
+		b.forget()
 	})
 }
 

@@ -42,6 +42,7 @@ const (
 
 var actionNames = [...]string{"advance", "prepare", "start", "wait", "stop", "clean", "wipe", "rest", "done"}
 
+// String is the action in messages and logs.
 func (a Action) String() string { return actionNames[a] }
 
 // Input is what the managers want of a task, and what keeps it from going on.
