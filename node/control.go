@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -138,9 +139,11 @@ func (c *control) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// joinRaft asks the managers for a vote.
+// joinRaft asks the managers for a vote; this one last, which may not know
+// the leader before it has one.
 func (c *control) joinRaft(ctx context.Context) error {
-	return c.m.anyManager(ctx, func(conn agent.Conn) error {
+	addrs := slices.DeleteFunc(c.m.managers(), func(a string) bool { return a == c.addr })
+	return c.m.anyOf(ctx, append(addrs, c.addr), func(conn agent.Conn) error {
 		_, err := pb.NewMembershipClient(conn).JoinRaft(ctx, &pb.JoinRaftRequest{Addr: c.addr})
 		return err
 	})
@@ -148,7 +151,7 @@ func (c *control) joinRaft(ctx context.Context) error {
 
 // leaveRaft gives the vote back.
 func (c *control) leaveRaft(ctx context.Context, force bool) error {
-	return c.m.anyManager(ctx, func(conn agent.Conn) error {
+	return c.m.anyOf(ctx, c.m.managers(), func(conn agent.Conn) error {
 		_, err := pb.NewMembershipClient(conn).LeaveRaft(ctx, &pb.LeaveRaftRequest{Force: force})
 		return err
 	})

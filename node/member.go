@@ -193,17 +193,17 @@ func (m *member) onRenew(before, after rpc.Identity) {
 // renew asks any manager for a new certificate.
 func (m *member) renew(ctx context.Context, csr []byte) (*pb.Certificate, error) {
 	var cert *pb.Certificate
-	err := m.anyManager(ctx, func(conn agent.Conn) (err error) {
+	err := m.anyOf(ctx, m.managers(), func(conn agent.Conn) (err error) {
 		cert, err = pb.NewCAClient(conn).Renew(ctx, &pb.RenewRequest{Csr: csr})
 		return err
 	})
 	return cert, err
 }
 
-// anyManager makes a call at one manager after the other until one succeeds.
-func (m *member) anyManager(ctx context.Context, call func(agent.Conn) error) error {
+// anyOf makes a call at one manager after the other until one succeeds.
+func (m *member) anyOf(ctx context.Context, addrs []string, call func(agent.Conn) error) error {
 	err := error(fault.New(fault.Unavailable, "no manager is known"))
-	for _, addr := range m.managers() {
+	for _, addr := range addrs {
 		conn, dialErr := m.dial(ctx, addr)
 		if dialErr != nil {
 			err = dialErr
