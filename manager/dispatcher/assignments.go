@@ -62,9 +62,7 @@ func (a *assignments) full(view store.View) (*pb.AssignmentSet, []*pb.Assignment
 	a.configs = map[string]int{}
 	a.sequence = 1
 	d := &delta{a: a, view: view}
-	for _, id := range slices.Sorted(maps.Keys(a.candidates(view))) {
-		d.task(id)
-	}
+	d.compare(a.candidates(view))
 	slices.SortStableFunc(d.puts, func(x, y *pb.Assignment) int { return setOrder(x) - setOrder(y) })
 	parts := divide(d.puts, maxDiff)
 	set := &pb.AssignmentSet{Sequence: a.sequence}
@@ -76,24 +74,19 @@ func (a *assignments) full(view store.View) (*pb.AssignmentSet, []*pb.Assignment
 }
 
 // candidates returns the ids of the tasks that the node has or was told of.
-func (a *assignments) candidates(view store.View) map[string]struct{} {
-	ids := make(map[string]struct{}, len(a.tasks))
-	for id := range a.tasks {
-		ids[id] = struct{}{}
-	}
+func (a *assignments) candidates(view store.View) []string {
+	ids := slices.Collect(maps.Keys(a.tasks))
 	for t := range view.TasksByNode(a.node) {
-		ids[t.Id] = struct{}{}
+		ids = append(ids, t.Id)
 	}
 	return ids
 }
 
 // update looks at the given tasks again and returns what the agent has to be
 // told about them: mostly one diff or none, more if it is too large.
-func (a *assignments) update(view store.View, ids map[string]struct{}) []*pb.AssignmentDiff {
+func (a *assignments) update(view store.View, ids []string) []*pb.AssignmentDiff {
 	d := &delta{a: a, view: view}
-	for _, id := range slices.Sorted(maps.Keys(ids)) {
-		d.task(id)
-	}
+	d.compare(ids)
 	return d.finish()
 }
 
@@ -106,6 +99,14 @@ type delta struct {
 	removes []*pb.AssignmentKey
 	// What the tasks of this diff let go.
 	released []assigned
+}
+
+// compare looks at every task once, in a fixed order.
+func (d *delta) compare(ids []string) {
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		d.task(id)
+	}
 }
 
 // task compares one task with what was told of it.
@@ -233,10 +234,10 @@ func (a *assignments) number(parts [][]*pb.Assignment, removes []*pb.AssignmentK
 // divide cuts items into parts of at most limit bytes, or of one item.
 func divide(items []*pb.Assignment, limit int) [][]*pb.Assignment {
 	var parts [][]*pb.Assignment
-	size := limit
+	size := 0
 	for _, item := range items {
 		bytes := proto.Size(item)
-		if size+bytes > limit {
+		if len(parts) == 0 || size+bytes > limit {
 			parts = append(parts, nil)
 			size = 0
 		}

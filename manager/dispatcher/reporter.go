@@ -237,9 +237,9 @@ func (r *reporter) round() []outgoing {
 // least one share.
 func pack(shares []outgoing, limit int) [][]outgoing {
 	var proposals [][]outgoing
-	size := limit
+	size := 0
 	for _, o := range shares {
-		if size+o.bytes > limit {
+		if len(proposals) == 0 || size+o.bytes > limit {
 			proposals = append(proposals, nil)
 			size = 0
 		}

@@ -27,6 +27,8 @@ const (
 	// quiet is the least time between two diffs to one agent: what changes
 	// meanwhile travels together.
 	quiet = 10 * time.Millisecond
+	// maxDirty bounds the tasks that are noted one by one.
+	maxDirty = 4096
 	// maxAttaches bounds the requests that an agent has not taken yet.
 	maxAttaches = 256
 )
@@ -48,7 +50,8 @@ type session struct {
 
 // notes are what a session's writer has to look at.
 type notes struct {
-	tasks    map[string]struct{}
+	tasks []string // may repeat itself
+	// Look at all of the node's tasks.
 	all      bool
 	welcome  bool
 	acks     []uint64
@@ -88,10 +91,9 @@ func (s *session) note(leave func(*notes)) {
 
 func (s *session) dirtyTask(id string) {
 	s.note(func(n *notes) {
-		if n.tasks == nil {
-			n.tasks = map[string]struct{}{}
+		if n.tasks = append(n.tasks, id); len(n.tasks) > maxDirty {
+			n.tasks, n.all = nil, true
 		}
-		n.tasks[id] = struct{}{}
 	})
 }
 
