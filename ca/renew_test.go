@@ -118,6 +118,7 @@ func TestFailedRenewalsBackOff(t *testing.T) {
 			r.Renew()
 			time.Sleep(100 * time.Millisecond)
 		}
+		synctest.Wait()
 		if more := len(r.asked) - n; more > 12 {
 			t.Errorf("asked %d times in 10 s", more)
 		}

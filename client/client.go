@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
+	"syscall"
 
 	"google.golang.org/grpc"
 
@@ -84,13 +86,14 @@ type target struct {
 }
 
 func parseHost(host string) (target, error) {
-	u, err := url.Parse(host)
-	if err != nil {
-		return target{}, badHost(host)
+	// A path may hold what a URL may not.
+	if path, ok := strings.CutPrefix(host, "unix://"); ok && strings.HasPrefix(path, "/") {
+		return target{socket: path}, nil
 	}
+	u, err := url.Parse(host)
 	switch {
-	case u.Scheme == "unix" && u.Host == "" && u.Path != "":
-		return target{socket: u.Path}, nil
+	case err != nil:
+		return target{}, badHost(host)
 	case u.Scheme == "https" && u.Hostname() != "" && (u.Path == "" || u.Path == "/"):
 		port := u.Port()
 		if port == "" {
@@ -113,7 +116,7 @@ func (t target) connect(host string, opts Options) (*grpc.ClientConn, error) {
 			dial = dialUnix
 		}
 		return rpc.Dial(t.socket, nil, dial, rpc.WithUnreachable(func(cause string) *fault.Error {
-			return noDaemon(host, t.socket, cause)
+			return noDaemon(host, cause)
 		}))
 	}
 	conf, err := opts.tls()
@@ -128,11 +131,11 @@ func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 }
 
 // noDaemon says why nobody answers on a socket.
-func noDaemon(host, path, cause string) *fault.Error {
-	if cause == os.ErrPermission.Error() {
+func noDaemon(host, cause string) *fault.Error {
+	if cause == syscall.EACCES.Error() {
 		return fault.New(fault.Denied, "cannot reach minid at %s: permission denied", host).
-			WithTry("sudo minictl …, or: sudo usermod -aG minid $USER, and log in again")
+			WithTry("sudo minictl, or join the group: sudo usermod -aG minid $USER, then log in again")
 	}
 	return fault.New(fault.Unavailable, "cannot reach minid at %s: is it running? (%s)", host, cause).
-		WithTry("systemctl start minid, or: minid --run-dir …, or name another host with -H or %s", HostEnv)
+		WithTry("systemctl start minid, or name another host with -H or %s", HostEnv)
 }

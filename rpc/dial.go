@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -49,7 +50,7 @@ func Dial(addr string, tlsConf *tls.Config, dial DialFunc, opts ...DialOption) (
 	if dial == nil {
 		dial = dialTCP
 	}
-	l := &link{dial: dial, unreachable: func(cause string) *fault.Error {
+	l := &link{addr: addr, dial: dial, unreachable: func(cause string) *fault.Error {
 		return fault.New(fault.Unavailable, "cannot reach manager at %s: %s", addr, cause)
 	}}
 	for _, opt := range opts {
@@ -59,7 +60,8 @@ func Dial(addr string, tlsConf *tls.Config, dial DialFunc, opts ...DialOption) (
 	if tlsConf != nil {
 		creds = credentials.NewTLS(tlsConf)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+	// The address goes to dial alone: gRPC would read it as a URL.
+	conn, err := grpc.NewClient("passthrough:///"+ManagerName,
 		grpc.WithTransportCredentials(&linkCreds{creds, l}),
 		grpc.WithContextDialer(l.open),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveEvery, Timeout: keepaliveWait, PermitWithoutStream: true}),
@@ -73,7 +75,7 @@ func Dial(addr string, tlsConf *tls.Config, dial DialFunc, opts ...DialOption) (
 		grpc.WithStreamInterceptor(l.stream),
 	)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "bad manager address %q: %w", addr, err)
+		return nil, fmt.Errorf("make connection to %s: %w", addr, err)
 	}
 	return conn, nil
 }
@@ -84,16 +86,17 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 
 // link is what one connection knows about its peer, to say why it is not there.
 type link struct {
+	addr        string
 	dial        DialFunc
 	unreachable func(cause string) *fault.Error
 	// failure is the last dial's or handshake's error; nil while connected.
 	failure atomic.Pointer[error]
 }
 
-func (l *link) open(ctx context.Context, addr string) (net.Conn, error) {
+func (l *link) open(ctx context.Context, _ string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := l.dial(ctx, addr)
+	conn, err := l.dial(ctx, l.addr)
 	l.note(err)
 	return conn, err
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // What those who have not shown a certificate may cost. A join takes one
@@ -68,6 +70,8 @@ type conn struct {
 	raw      net.Conn // below it
 	mux      *Mux
 	auth     authInfo
+	// role is what the peer counted as when it connected.
+	role pb.NodeRole
 	// limited connections end at a deadline and after left bytes.
 	limited bool
 	left    atomic.Int64

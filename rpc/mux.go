@@ -182,6 +182,9 @@ func (m *Mux) sideFor(protocol string, auth authInfo) (*side, error) {
 }
 
 func (m *Mux) track(c *conn) {
+	if id, err := c.auth.identity(time.Now(), m.cfg.Standing); err == nil {
+		c.role = id.Role
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conns[c] = struct{}{}
@@ -200,7 +203,7 @@ func (m *Mux) sweep(ctx context.Context) {
 		pause(ctx, sweepEvery)
 		for _, c := range m.tracked() {
 			id, err := c.auth.identity(time.Now(), m.cfg.Standing)
-			if c.auth.err == nil && (err != nil || id.Role < c.auth.id.Role) {
+			if c.auth.err == nil && (err != nil || id.Role < c.role) {
 				c.abort()
 			}
 		}
