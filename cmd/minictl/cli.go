@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,13 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/minid/minid/client"
 	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
-
-// defaultHost is the control socket of the node on this host.
-const defaultHost = "unix:///run/minid/minid.sock"
 
 // errInterrupted is why a command ends when the user presses Ctrl-C.
 var errInterrupted = errors.New("interrupted")
@@ -59,11 +58,8 @@ func (c *cli) root() *cobra.Command {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.CompletionOptions.HiddenDefaultCmd = false
-	host := c.env("MINICTL_HOST")
-	if host == "" {
-		host = defaultHost
-	}
-	root.PersistentFlags().StringVarP(&c.host, "host", "H", host, "node to connect to (or MINICTL_HOST)")
+	host := cmp.Or(c.env(client.HostEnv), client.DefaultHost)
+	root.PersistentFlags().StringVarP(&c.host, "host", "H", host, "node to connect to (or "+client.HostEnv+")")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(c.swarmCommand(), c.nodeCommand(), c.serviceCommand(), c.taskCommand(),
 		c.secretCommand(), c.configCommand(), c.imageCommand(), c.execCommand(),
@@ -94,8 +90,17 @@ func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Comman
 // action does a command's work.
 type action func(ctx context.Context, args []string) error
 
-// command is a command that does something. It can be interrupted.
+// command is a command that is done within callTimeout.
 func (c *cli) command(use, short string, args cobra.PositionalArgs, do action) *cobra.Command {
+	return c.streaming(use, short, args, func(ctx context.Context, args []string) error {
+		ctx, cancel := bounded(ctx)
+		defer cancel()
+		return do(ctx, args)
+	})
+}
+
+// streaming is a command that may take any time. It can be interrupted.
+func (c *cli) streaming(use, short string, args cobra.PositionalArgs, do action) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Args: args, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c.started = true

@@ -26,7 +26,7 @@ func (c *cli) imageCommand() *cobra.Command {
 
 func (c *cli) imageLoad() *cobra.Command {
 	var path string
-	cmd := c.command("load [FLAGS]", "Load images from a docker or OCI archive", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd := c.streaming("load [FLAGS]", "Load images from a docker or OCI archive", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func (a *api) loadImage(ctx context.Context, in io.Reader) (*pb.LoadImageRespons
 
 func (c *cli) imageList() *cobra.Command {
 	var o output
-	cmd := c.command("ls [FLAGS]", "List images", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd := c.streaming("ls [FLAGS]", "List images", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ func (c *cli) logsCommand(use string) *cobra.Command {
 		since, tail string
 		style       logStyle
 	)
-	cmd := c.command(use, "Show the logs of a service or task, merged in time order", exactly(1), func(ctx context.Context, args []string) error {
+	cmd := c.streaming(use, "Show the logs of a service or task, merged in time order", exactly(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ func (c *cli) nodeCommand() *cobra.Command {
 
 func (c *cli) nodeList() *cobra.Command {
 	var o output
-	cmd := c.command("ls [FLAGS]", "List nodes", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd := c.streaming("ls [FLAGS]", "List nodes", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -51,6 +51,8 @@ func (c *cli) nodeList() *cobra.Command {
 
 // self is the id of the node on the other side of the socket, empty if unknown.
 func (a *api) self(ctx context.Context) string {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	info, err := a.local.Info(ctx, &pb.InfoRequest{})
 	if err != nil {
 		return ""
@@ -147,6 +149,8 @@ func parseAvailability(s string) (pb.NodeAvailability, error) {
 
 // getNode finds a node; "self" is the one on the other side of the socket.
 func (a *api) getNode(ctx context.Context, ref string) (*pb.Node, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	if ref == "self" {
 		info, err := a.local.Info(ctx, &pb.InfoRequest{})
 		if err != nil {
@@ -186,7 +190,7 @@ func prettyNode(w io.Writer, n *pb.Node) {
 	p.line(0, "Joined at", timeText(n.GetMeta().GetCreatedAt()))
 	p.line(0, "Status", "")
 	p.line(1, "State", nodeState(n))
-	p.line(1, "Message", n.GetStatus().GetMessage())
+	p.field(1, "Message", n.GetStatus().GetMessage())
 	p.line(1, "Availability", title(availabilityName(n.GetSpec().GetAvailability())))
 	p.line(1, "Address", n.GetStatus().GetAddr())
 	if m := n.ManagerStatus; m != nil {
@@ -201,7 +205,7 @@ func prettyNode(w io.Writer, n *pb.Node) {
 	p.line(1, "CPUs", cpuText(d.GetResources().GetNanoCpus()))
 	p.line(1, "Memory", units.BytesSize(float64(d.GetResources().GetMemoryBytes())))
 	p.line(0, "Engine Version", d.GetEngineVersion())
-	p.line(0, "Containerd Version", d.GetRuntimeVersion())
+	p.field(0, "Containerd Version", d.GetRuntimeVersion())
 	if len(d.GetEngineLabels()) > 0 {
 		p.line(0, "Engine Labels", labelText(d.EngineLabels))
 	}
@@ -210,7 +214,7 @@ func prettyNode(w io.Writer, n *pb.Node) {
 func (c *cli) nodePs() *cobra.Command {
 	var o output
 	var noResolve bool
-	cmd := c.command("ps [FLAGS] [NODE...]", "List the tasks of nodes, this one by default", atLeast(0), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("ps [FLAGS] [NODE...]", "List the tasks of nodes, this one by default", atLeast(0), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err

@@ -82,13 +82,20 @@ type listing[T proto.Message] struct {
 	rows func(ctx context.Context) ([]T, error)
 }
 
+// fetch bounds the calls of rows.
+func (l listing[T]) fetch(ctx context.Context) ([]T, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	return l.rows(ctx)
+}
+
 // show prints a listing as the flags say.
 func show[T proto.Message](ctx context.Context, c *cli, o *output, l listing[T]) error {
 	f, err := o.parse()
 	if err != nil {
 		return err
 	}
-	rows, err := l.rows(ctx)
+	rows, err := l.fetch(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,7 +171,7 @@ func (w *watcher[T]) follow(ctx context.Context) error {
 		case <-dirty:
 		}
 		time.Sleep(settle)
-		rows, err := w.listing.rows(ctx)
+		rows, err := w.listing.fetch(ctx)
 		if err != nil {
 			return err
 		}

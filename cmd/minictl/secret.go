@@ -171,7 +171,7 @@ func (c *cli) readFile(path string) ([]byte, error) {
 
 func fileList[T fileObject](c *cli, k fileKind[T]) *cobra.Command {
 	var o output
-	cmd := c.command("ls [FLAGS]", "List "+k.noun+"s", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd := c.streaming("ls [FLAGS]", "List "+k.noun+"s", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err

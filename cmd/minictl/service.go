@@ -21,7 +21,7 @@ func (c *cli) serviceCommand() *cobra.Command {
 
 func (c *cli) serviceList() *cobra.Command {
 	var o output
-	cmd := c.command("ls [FLAGS]", "List services", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd := c.streaming("ls [FLAGS]", "List services", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -107,13 +107,15 @@ func joinComma(parts []string) string { return strings.Join(parts, ", ") }
 func (c *cli) servicePs() *cobra.Command {
 	var o output
 	var noResolve bool
-	cmd := c.command("ps [FLAGS] SERVICE...", "List the tasks of services", atLeast(1), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("ps [FLAGS] SERVICE...", "List the tasks of services", atLeast(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
 		}
 		var services []string
 		missing := each(args, func(ref string) error {
+			ctx, cancel := bounded(ctx)
+			defer cancel()
 			s, err := a.control.GetService(ctx, &pb.GetRequest{Ref: ref})
 			if err == nil {
 				services = append(services, s.Id)

@@ -16,6 +16,7 @@ import (
 	"github.com/minid/minid/cmd/minictl/registry"
 	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/internal/id"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -37,7 +38,7 @@ func (c *cli) serviceCreate() *cobra.Command {
 		images imageFlags
 		wait   waitFlags
 	)
-	cmd := c.command("create [FLAGS] IMAGE [COMMAND] [ARG...]", "Make a service", atLeast(1), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("create [FLAGS] IMAGE [COMMAND] [ARG...]", "Make a service", atLeast(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -49,22 +50,35 @@ func (c *cli) serviceCreate() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.prepare(ctx, a, s, images, true); err != nil {
-			return err
-		}
-		resp, err := a.control.CreateService(ctx, &pb.CreateServiceRequest{Spec: s})
+		created, err := c.createService(ctx, a, s, images)
 		if err != nil {
 			return err
 		}
-		c.warn(resp.Warnings)
-		fmt.Fprintln(c.stdout, resp.Service.Id)
-		return c.wait(ctx, a, resp.Service, wait)
+		fmt.Fprintln(c.stdout, created.Id)
+		return c.wait(ctx, a, created, wait)
 	})
 	cmd.Flags().SetInterspersed(false)
 	flags = spec.CreateFlags(cmd.Flags())
 	images.register(cmd)
 	wait.register(cmd)
 	return cmd
+}
+
+func (c *cli) createService(ctx context.Context, a *api, s *pb.ServiceSpec, images imageFlags) (*pb.Service, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if err := c.prepare(ctx, s, images, true); err != nil {
+		return nil, err
+	}
+	if s.Name == "" {
+		s.Name = spec.DefaultName(s.Task.Container.Image, id.New())
+	}
+	resp, err := a.control.CreateService(ctx, &pb.CreateServiceRequest{Spec: s})
+	if err != nil {
+		return nil, err
+	}
+	c.warn(resp.Warnings)
+	return resp.Service, nil
 }
 
 func (c *cli) serviceUpdate() *cobra.Command {
@@ -74,7 +88,7 @@ func (c *cli) serviceUpdate() *cobra.Command {
 		wait   waitFlags
 		cmd    *cobra.Command
 	)
-	cmd = c.command("update [FLAGS] SERVICE", "Change a service", exactly(1), func(ctx context.Context, args []string) error {
+	cmd = c.streaming("update [FLAGS] SERVICE", "Change a service", exactly(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -87,7 +101,7 @@ func (c *cli) serviceUpdate() *cobra.Command {
 			if err != nil {
 				return nil, err
 			}
-			return s, c.prepare(ctx, a, s, images, cmd.Flags().Changed("image"))
+			return s, c.prepare(ctx, s, images, cmd.Flags().Changed("image"))
 		})
 		if err != nil {
 			return err
@@ -105,6 +119,8 @@ func (c *cli) serviceUpdate() *cobra.Command {
 // changeService reads a service, changes its spec and writes it, again if
 // somebody else was faster.
 func (c *cli) changeService(ctx context.Context, a *api, ref string, change func(*pb.ServiceSpec) (*pb.ServiceSpec, error)) (*pb.Service, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var updated *pb.Service
 	err := retryStale(func() error {
 		old, err := a.control.GetService(ctx, &pb.GetRequest{Ref: ref})
@@ -132,13 +148,10 @@ func (c *cli) warn(warnings []string) {
 	}
 }
 
-// prepare completes a spec with what only the client can know: the ids of the
-// secrets and configs named, the image's digest, and credentials.
-func (c *cli) prepare(ctx context.Context, a *api, s *pb.ServiceSpec, images imageFlags, newImage bool) error {
+// prepare completes a spec with what the client finds out: the image's digest,
+// and credentials.
+func (c *cli) prepare(ctx context.Context, s *pb.ServiceSpec, images imageFlags, newImage bool) error {
 	container := s.Task.Container
-	if err := a.resolveFiles(ctx, container); err != nil {
-		return err
-	}
 	if !newImage && !images.sendAuth {
 		return nil
 	}
@@ -187,34 +200,9 @@ func (c *cli) resolveImage(ctx context.Context, container *pb.ContainerSpec, log
 	container.Image, container.Platforms = found.Reference, found.Platforms
 }
 
-// resolveFiles looks up the ids of the secrets and configs that a spec names.
-func (a *api) resolveFiles(ctx context.Context, container *pb.ContainerSpec) error {
-	for _, ref := range container.Secrets {
-		if ref.Id != "" {
-			continue
-		}
-		secret, err := a.control.GetSecret(ctx, &pb.GetRequest{Ref: ref.Name})
-		if err != nil {
-			return err
-		}
-		ref.Id, ref.Name = secret.Id, secret.GetSpec().GetName()
-	}
-	for _, ref := range container.Configs {
-		if ref.Id != "" {
-			continue
-		}
-		config, err := a.control.GetConfig(ctx, &pb.GetRequest{Ref: ref.Name})
-		if err != nil {
-			return err
-		}
-		ref.Id, ref.Name = config.Id, config.GetSpec().GetName()
-	}
-	return nil
-}
-
 func (c *cli) serviceScale() *cobra.Command {
 	var wait waitFlags
-	cmd := c.command("scale [FLAGS] SERVICE=REPLICAS...", "Change the number of tasks", atLeast(1), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("scale [FLAGS] SERVICE=REPLICAS...", "Change the number of tasks", atLeast(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err

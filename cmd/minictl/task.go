@@ -18,7 +18,7 @@ func (c *cli) taskCommand() *cobra.Command {
 func (c *cli) taskList() *cobra.Command {
 	var o output
 	var noResolve bool
-	cmd := c.command("ls [FLAGS] [SERVICE...]", "List tasks", atLeast(0), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("ls [FLAGS] [SERVICE...]", "List tasks", atLeast(0), func(ctx context.Context, args []string) error {
 		return c.showTasks(ctx, &o, &pb.ListTasksRequest{Services: args}, noResolve)
 	})
 	cmd.Aliases = []string{"list"}

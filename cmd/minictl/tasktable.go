@@ -56,6 +56,8 @@ func (t *taskTable) resolve(ctx context.Context, a *api) error {
 
 // nodeNames maps the ids of nodes to their host names.
 func (a *api) nodeNames(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	resp, err := a.control.ListNodes(ctx, &pb.ListRequest{})
 	if err != nil {
 		return nil, err

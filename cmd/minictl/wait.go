@@ -131,7 +131,7 @@ func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after t
 	name := t.Service().GetSpec().GetName()
 	if task := t.Waiting(); task != nil {
 		err := fault.New(fault.Timeout, "cannot place all tasks of service %q within %v: %s", name, after, progress.Reason(task))
-		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", print.ID(task.Id, false))}
+		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", progress.Ref(task))}
 	}
 	if t.Nowhere() {
 		err := fault.New(fault.Timeout, "cannot place service %q within %v: no node fits", name, after)
@@ -163,7 +163,7 @@ func (c *cli) lastWords(ctx context.Context, a *api, task *pb.Task) {
 		line, err := stream.Recv()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil && first {
-				fmt.Fprintf(c.stderr, "Try: minictl logs %s\n", print.ID(task.Id, false))
+				fmt.Fprintf(c.stderr, "Try: minictl logs %s\n", progress.Ref(task))
 			}
 			return
 		}

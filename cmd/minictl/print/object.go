@@ -82,7 +82,11 @@ func marshal(kind Kind, m proto.Message) ([]byte, error) {
 		return nil, fmt.Errorf("encode yaml: %w", err)
 	}
 	blockStyle(&node)
-	return yaml.Marshal(&node)
+	var text bytes.Buffer
+	enc := yaml.NewEncoder(&text)
+	enc.SetIndent(2)
+	err = enc.Encode(&node)
+	return text.Bytes(), err
 }
 
 // blockStyle removes the braces and quotes that a YAML tree read from JSON has.

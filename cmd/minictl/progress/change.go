@@ -24,6 +24,8 @@ type Change struct {
 	// same reason before.
 	Waits   bool `json:"waits,omitempty"`
 	Repeats bool `json:"-"`
+	// Try is a command that tells more.
+	Try string `json:"try,omitempty"`
 }
 
 // String is the line for pipes, without its time.
@@ -100,6 +102,14 @@ func waitReason(s *pb.TaskStatus) string {
 		parts = append(parts, fmt.Sprintf("%s (%d %s)", f.Reason, f.Nodes, nodes))
 	}
 	return "no node fits: " + strings.Join(parts, ", ")
+}
+
+// Ref is how commands may name a task: SERVICE.SLOT, or the beginning of its id.
+func Ref(t *pb.Task) string {
+	if t.Slot > 0 {
+		return fmt.Sprintf("%s.%d", t.ServiceName, t.Slot)
+	}
+	return t.Id[:min(len(t.Id), 12)]
 }
 
 func slotLabel(t *pb.Task, nodes map[string]string) string {

@@ -32,6 +32,9 @@ func (p *plain) Show(t *Tracker, changes []Change, now time.Time) {
 		if !many || c.Failed || c.Waits && !c.Repeats {
 			p.line(now, fit(c.String(), 0))
 		}
+		if c.Waits && !c.Repeats {
+			p.line(now, "try: "+c.Try)
+		}
 	}
 	if t.synced && (!many || now.Sub(p.at) >= time.Second) {
 		p.overall(counts.Overall(many), now)

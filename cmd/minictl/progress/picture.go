@@ -73,9 +73,10 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 	if t.Nowhere() {
 		lines = append(lines, "waiting: no node fits yet")
 	}
+	waiting := t.Waiting()
 	if many {
-		if task := t.Waiting(); task != nil {
-			lines = append(lines, "waiting: "+Reason(task))
+		if waiting != nil {
+			lines = append(lines, "no place: "+Reason(waiting))
 		}
 		if task := t.Failed(); task != nil {
 			lines = append(lines, fmt.Sprintf("failed: %s.%s: %s", task.ServiceName, slotLabel(task, t.nodes), Reason(task)))
@@ -84,6 +85,9 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 		for _, slot := range slots {
 			lines = append(lines, t.slotLine(slot, counts.Wanted, now))
 		}
+	}
+	if waiting != nil {
+		lines = append(lines, "try: minictl task why "+Ref(waiting))
 	}
 	if left := t.verifying(now); left > 0 {
 		lines = append(lines, fmt.Sprintf("verify: all tasks must keep running for %.1fs", left.Seconds()))

@@ -126,6 +126,7 @@ func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
 	if state <= pb.TaskState_TASK_STATE_PENDING && len(task.GetStatus().GetRefused()) > 0 {
 		c.Waits = true
 		c.Repeats = t.waits[reason]
+		c.Try = "minictl task why " + Ref(task)
 		t.waits[reason] = true
 	}
 	return []Change{c}
@@ -138,7 +139,7 @@ func (t *Tracker) Verdict(now time.Time) (Outcome, time.Duration) {
 	switch {
 	case t.gone:
 		return Gone, 0
-	case t.paused() && !t.pausedBefore():
+	case t.synced && t.paused() && !t.pausedBefore():
 		return Paused, 0
 	case !t.synced || t.settledSince.IsZero():
 		return Waiting, 0
