@@ -148,11 +148,19 @@ func (d *Daemon) alive() int {
 	if err != nil || pid <= 0 {
 		return 0
 	}
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty for a zombie
-	if err != nil || !bytes.Contains(args, []byte(d.configFile())) {
-		return 0
+	for range 5 {
+		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		switch {
+		case err != nil:
+			return 0
+		case bytes.Contains(args, []byte(d.configFile())):
+			return pid
+		case len(args) > 0:
+			return 0
+		}
+		time.Sleep(2 * time.Millisecond) // a zombie, or not quite begun
 	}
-	return pid
+	return 0
 }
 
 func (d *Daemon) configFile() string { return filepath.Join(d.dir(), "config.toml") }

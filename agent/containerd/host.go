@@ -40,8 +40,11 @@ func examineHost() (host, error) {
 	}
 	h.CgroupV2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
 	h.Seccomp = unix.Prctl(unix.PR_GET_SECCOMP, 0, 0, 0, 0) == nil
-	if n, err := readNumber("/proc/sys/fs/nr_open"); err == nil {
-		h.MaxFiles = min(h.MaxFiles, uint64(n))
+	// Not more than minid itself may have: raising it takes a capability that a
+	// minid within a container lacks.
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		h.MaxFiles = min(h.MaxFiles, files.Max)
 	}
 	return h, nil
 }

@@ -1,0 +1,241 @@
+// Command sample is what the demo and the integration tests run in containers.
+// Without arguments it serves HTTP on port 8080 and answers with its host name,
+// version and what it knows of its task. Arguments choose what else it does:
+//
+//	serve [ADDR]       the default
+//	sleep              wait for SIGTERM
+//	stubborn           ignore SIGTERM
+//	lines N [DELAY]    print N numbered lines, then end
+//	echo               copy stdin to stdout
+//	exit N             end with code N
+//	eat BYTES          use that much memory, then wait
+//	env                print environment, ids, working directory, terminal
+//	cat FILE           print a file
+//	stat FILE          print mode, owner and size of a file
+//	ls DIR             list a directory
+//	write FILE TEXT    write a file
+//	get URL            fetch a URL and print its body
+//	udp ADDR           answer datagrams with the host name
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// version is set when an image is built, so that updates can be seen.
+var version = "v1"
+
+func main() {
+	args := os.Args[1:]
+	if len(args) == 0 {
+		args = []string{"serve"}
+	}
+	run, ok := modes[args[0]]
+	if !ok {
+		fmt.Fprintf(os.Stderr, "sample: unknown mode %q\n", args[0])
+		os.Exit(2)
+	}
+	if err := run(args[1:]); err != nil {
+		fmt.Fprintf(os.Stderr, "sample: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+var modes = map[string]func([]string) error{
+	"serve":    serve,
+	"sleep":    func([]string) error { return wait() },
+	"stubborn": func([]string) error { signal.Ignore(syscall.SIGTERM); fmt.Println("ignoring SIGTERM"); select {} },
+	"lines":    lines,
+	"echo":     func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err },
+	"exit":     func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
+	"eat":      eat,
+	"env":      func([]string) error { return env() },
+	"cat":      cat,
+	"stat":     stat,
+	"ls":       list,
+	"write":    func(a []string) error { return os.WriteFile(arg(a, 0, ""), []byte(arg(a, 1, "")), 0o644) },
+	"get":      get,
+	"udp":      udp,
+}
+
+func arg(a []string, i int, otherwise string) string {
+	if i < len(a) {
+		return a[i]
+	}
+	return otherwise
+}
+
+func number(a []string, i, otherwise int) int {
+	n, err := strconv.Atoi(arg(a, i, strconv.Itoa(otherwise)))
+	if err != nil {
+		return otherwise
+	}
+	return n
+}
+
+func wait() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	fmt.Println("waiting")
+	<-ctx.Done()
+	return nil
+}
+
+// serve answers requests until SIGTERM, then finishes those under way.
+func serve(a []string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Addr: arg(a, 0, ":8080"), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
+		fmt.Fprintf(w, "hostname=%s\nversion=%s\nfrom=%s\n", host, version, r.RemoteAddr)
+		for _, kv := range taskEnv() {
+			fmt.Fprintln(w, kv)
+		}
+	})}
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	fmt.Printf("serving %s on %s\n", version, server.Addr)
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return server.Shutdown(ctx)
+}
+
+// taskEnv is the environment without what every container has.
+func taskEnv() []string {
+	list := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return name == "PATH" || name == "HOME" || name == "HOSTNAME"
+	})
+	slices.Sort(list)
+	return list
+}
+
+func lines(a []string) error {
+	delay, err := time.ParseDuration(arg(a, 1, "0s"))
+	if err != nil {
+		return err
+	}
+	for i := range number(a, 0, 1) {
+		fmt.Printf("line %d\n", i)
+		time.Sleep(delay)
+	}
+	return nil
+}
+
+func eat(a []string) error {
+	held := make([][]byte, 0, 1024)
+	for left := number(a, 0, 1<<20); left > 0; left -= 1 << 20 {
+		block := make([]byte, 1<<20)
+		for i := 0; i < len(block); i += 4096 {
+			block[i] = 1 // touch every page
+		}
+		held = append(held, block)
+	}
+	fmt.Printf("using %d MiB\n", len(held))
+	return wait()
+}
+
+func env() error {
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	groups, err := os.Getgroups()
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	info, err := os.Stdout.Stat()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("uid=%d gid=%d groups=%v\ndir=%s\nhostname=%s\nterminal=%t\n",
+		os.Getuid(), os.Getgid(), groups, dir, host, info.Mode()&os.ModeCharDevice != 0)
+	for _, kv := range os.Environ() {
+		fmt.Println(kv)
+	}
+	return nil
+}
+
+func cat(a []string) error {
+	f, err := os.Open(arg(a, 0, "/etc/hostname"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(os.Stdout, f)
+	return err
+}
+
+func stat(a []string) error {
+	info, err := os.Stat(arg(a, 0, "/"))
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	fmt.Printf("%04o %d:%d %d\n", info.Mode().Perm(), owner.Uid, owner.Gid, info.Size())
+	return nil
+}
+
+func list(a []string) error {
+	entries, err := os.ReadDir(arg(a, 0, "/"))
+	for _, e := range entries {
+		fmt.Println(e.Name())
+	}
+	return err
+}
+
+func get(a []string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get(arg(a, 0, "http://127.0.0.1:8080"))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
+}
+
+func udp(a []string) error {
+	conn, err := net.ListenPacket("udp", arg(a, 0, ":8080"))
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 1500)
+	for {
+		_, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.WriteTo([]byte(host), from); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,511 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	rtnl "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// Kernel makes the network namespace of this process as wanted. One Kernel
+// serves one namespace; calls must not overlap.
+type Kernel struct {
+	// What Set last made; empty until the first Set looked.
+	known  bool
+	pool   netip.Prefix
+	bridge int
+	tasks  map[string]Endpoint
+	ports  map[hostPort]backend
+}
+
+// Set makes the kernel's state as wanted. Only differences to the last Set cost
+// kernel calls, except for the first and after Forget: these look at all that
+// is there, mend it and delete what is not wanted.
+func (k *Kernel) Set(w Wanted) error {
+	if !k.known || k.pool != w.Pool {
+		if err := k.base(w); err != nil {
+			k.Forget()
+			return err
+		}
+	}
+	wanted := make(map[string]Endpoint, len(w.Tasks))
+	for _, t := range w.Tasks {
+		wanted[t.ID] = t
+	}
+	var errs []error
+	for id, t := range k.tasks {
+		if now, ok := wanted[id]; !ok || now.Address != t.Address || now.Netns != t.Netns {
+			errs = append(errs, k.unplug(t))
+		}
+	}
+	for id, t := range wanted {
+		if _, ok := k.tasks[id]; !ok {
+			errs = append(errs, k.plug(w, t))
+		}
+	}
+	if err := k.setPorts(w.published()); err != nil {
+		k.Forget() // what was committed is not known: look again next time
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Forget makes the next Set look at everything.
+func (k *Kernel) Forget() { *k = Kernel{} }
+
+// base makes bridge and table anew where they are not right, and finds out
+// which tasks are plugged in.
+func (k *Kernel) base(w Wanted) error {
+	k.Forget()
+	link, err := ensureBridge(w)
+	if err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"ip_forward": "1", "conf/" + LinkName + "/route_localnet": "1",
+	} {
+		if err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	plugged, err := pluggedTasks(w, link.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	k.known, k.pool, k.bridge, k.tasks = true, w.Pool, link.Attrs().Index, plugged
+	return k.loadTable(w)
+}
+
+func ensureBridge(w Wanted) (rtnl.Link, error) {
+	link, err := rtnl.LinkByName(LinkName)
+	if errors.As(err, &rtnl.LinkNotFoundError{}) {
+		err = rtnl.LinkAdd(&rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Name: LinkName, Flags: net.FlagUp}})
+		if err == nil {
+			link, err = rtnl.LinkByName(LinkName)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make bridge %s: %w", LinkName, err)
+	}
+	addrs, err := rtnl.AddrList(link, rtnl.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses of %s: %w", LinkName, err)
+	}
+	gateway := w.Gateway().String()
+	have := false
+	for _, a := range addrs {
+		if a.IPNet.String() == gateway {
+			have = true
+		} else if err := rtnl.AddrDel(link, &a); err != nil {
+			return nil, fmt.Errorf("remove address of %s: %w", LinkName, err)
+		}
+	}
+	if !have {
+		addr, err := rtnl.ParseAddr(gateway)
+		if err == nil {
+			err = rtnl.AddrAdd(link, addr)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("give %s its address: %w", LinkName, err)
+		}
+	}
+	if err := rtnl.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", LinkName, err)
+	}
+	return link, nil
+}
+
+func setSysctl(name, value string) error {
+	path := filepath.Join("/proc/sys/net/ipv4", name)
+	if have, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set net.ipv4.%s: %w", strings.ReplaceAll(name, "/", "."), err)
+	}
+	return nil
+}
+
+// pluggedTasks finds the wanted tasks that have their cable, and cuts the
+// cables of others.
+func pluggedTasks(w Wanted, bridge int) (map[string]Endpoint, error) {
+	links, err := rtnl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	byName := make(map[string]Endpoint, len(w.Tasks))
+	for _, t := range w.Tasks {
+		byName[hostLink(t.ID)] = t
+	}
+	out := make(map[string]Endpoint)
+	for _, l := range links {
+		if l.Type() != "veth" || l.Attrs().MasterIndex != bridge || !strings.HasPrefix(l.Attrs().Name, linkPrefix) {
+			continue
+		}
+		if t, ok := byName[l.Attrs().Name]; ok && inNamespace(t) {
+			out[t.ID] = t
+		} else if err := rtnl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+			return nil, fmt.Errorf("remove link %s: %w", l.Attrs().Name, err)
+		}
+	}
+	return out, nil
+}
+
+// inNamespace reports whether a task's namespace is there and has its address.
+func inNamespace(t Endpoint) bool {
+	h, err := handleAt(t.Netns)
+	if err != nil {
+		return false
+	}
+	defer h.Close()
+	link, err := h.LinkByName("eth0")
+	if err != nil {
+		return false
+	}
+	addrs, err := h.AddrList(link, rtnl.FAMILY_V4)
+	return err == nil && len(addrs) == 1 && addrs[0].IP.String() == t.Address.String()
+}
+
+func handleAt(path string) (*rtnl.Handle, error) {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	return rtnl.NewHandleAt(ns, unix.NETLINK_ROUTE)
+}
+
+// plug makes a task's namespace where it is missing, and its cable.
+func (k *Kernel) plug(w Wanted, t Endpoint) error {
+	if err := ensureNamespace(t.Netns); err != nil {
+		return err
+	}
+	ns, err := netns.GetFromPath(t.Netns)
+	if err != nil {
+		return fmt.Errorf("open network namespace: %w", err)
+	}
+	defer ns.Close()
+	name := hostLink(t.ID)
+	veth := &rtnl.Veth{
+		LinkAttrs: rtnl.LinkAttrs{Name: name, MasterIndex: k.bridge, Flags: net.FlagUp},
+		PeerName:  "eth0", PeerHardwareAddr: mac(t.Address), PeerNamespace: rtnl.NsFd(int(ns)),
+	}
+	err = rtnl.LinkAdd(veth)
+	if errors.Is(err, unix.EEXIST) { // half made: begin anew
+		if err = deleteLink(name); err == nil {
+			err = rtnl.LinkAdd(veth)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make link %s: %w", name, err)
+	}
+	if err := configure(w, t, ns); err != nil {
+		return errors.Join(err, deleteLink(name))
+	}
+	k.tasks[t.ID] = t
+	return nil
+}
+
+// configure sets up the task's end.
+func configure(w Wanted, t Endpoint, ns netns.NsHandle) error {
+	h, err := rtnl.NewHandleAt(ns, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	defer h.Close()
+	link, err := h.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find eth0 of task: %w", err)
+	}
+	bits := w.Pool.Bits()
+	addr := &rtnl.Addr{IPNet: &net.IPNet{IP: t.Address.AsSlice(), Mask: net.CIDRMask(bits, 32)}}
+	if err := h.AddrAdd(link, addr); err != nil {
+		return fmt.Errorf("give task its address: %w", err)
+	}
+	lo := &rtnl.Device{LinkAttrs: rtnl.LinkAttrs{Index: 1, Name: "lo"}} // always 1
+	for _, l := range []rtnl.Link{lo, link} {
+		if err := h.LinkSetUp(l); err != nil {
+			return fmt.Errorf("set %s of task up: %w", l.Attrs().Name, err)
+		}
+	}
+	route := &rtnl.Route{LinkIndex: link.Attrs().Index, Gw: w.Gateway().Addr().AsSlice()}
+	if err := h.RouteAdd(route); err != nil {
+		return fmt.Errorf("give task its default route: %w", err)
+	}
+	return nil
+}
+
+func (k *Kernel) unplug(t Endpoint) error {
+	if err := deleteLink(hostLink(t.ID)); err != nil {
+		return err
+	}
+	if err := removeNamespace(t.Netns); err != nil {
+		return err
+	}
+	delete(k.tasks, t.ID)
+	return nil
+}
+
+func deleteLink(name string) error {
+	link, err := rtnl.LinkByName(name)
+	if err == nil {
+		err = rtnl.LinkDel(link)
+	}
+	if err != nil && !errors.As(err, &rtnl.LinkNotFoundError{}) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove link %s: %w", name, err)
+	}
+	return nil
+}
+
+// ensureNamespace makes a network namespace that lives as a mounted file.
+func ensureNamespace(path string) error {
+	if isNamespace(path) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return fmt.Errorf("make directory of namespaces: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make namespace file: %w", err)
+	}
+	_ = f.Close()
+	done := make(chan error, 1)
+	go func() { done <- newNamespace(path) }()
+	if err := <-done; err != nil {
+		return fmt.Errorf("make network namespace: %w", err)
+	}
+	return nil
+}
+
+// newNamespace runs in a goroutine of its own: when its thread cannot go back
+// it stays locked and ends with the goroutine, so no other code gets it.
+func newNamespace(path string) error {
+	runtime.LockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	err = unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	if back := netns.Set(own); back != nil {
+		return errors.Join(err, back)
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+func isNamespace(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+func removeNamespace(path string) error {
+	if isNamespace(path) {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount network namespace: %w", err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove network namespace: %w", err)
+	}
+	return nil
+}
+
+const (
+	// chunk is how many elements go into one message: nftables v0.3.0 cuts off
+	// what exceeds 64 KiB without saying so.
+	chunk = 500
+	// buffer holds the kernel's answers to a batch; too small a one makes Flush
+	// fail after the batch was committed.
+	buffer = 64 << 20
+)
+
+func connect() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("connect to nftables: %w", err)
+	}
+	return c, nil
+}
+
+// loadTable replaces the whole table in one transaction.
+func (k *Kernel) loadTable(w Wanted) error {
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	t := c.AddTable(table())
+	c.DelTable(t) // adding first makes deleting succeed where there was none
+	c.AddTable(t)
+	set := portMap()
+	if err := c.AddSet(set, nil); err != nil {
+		return fmt.Errorf("write port map: %w", err)
+	}
+	ports := w.published()
+	if err := addElements(c, set, ports); err != nil {
+		return err
+	}
+	for _, ch := range w.chains() {
+		added := c.AddChain(&nftables.Chain{Table: t, Name: ch.name, Type: ch.kind, Hooknum: ch.hookNum, Priority: ch.prioNum})
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: t, Chain: added, Exprs: r.exprs})
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("load table %s: %w", TableName, err)
+	}
+	k.ports = ports
+	return nil
+}
+
+func addElements(c *nftables.Conn, set *nftables.Set, ports map[hostPort]backend) error {
+	var list []nftables.SetElement
+	for key, to := range ports {
+		list = append(list, element(key, to))
+	}
+	for len(list) > 0 {
+		n := min(chunk, len(list))
+		if err := c.SetAddElements(set, list[:n]); err != nil {
+			return fmt.Errorf("write published ports: %w", err)
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// setPorts changes the elements that differ, in one transaction, then lets go
+// of what conntrack remembers of them.
+func (k *Kernel) setPorts(wanted map[hostPort]backend) error {
+	added, removed := diffPorts(k.ports, wanted)
+	if len(added)+len(removed) == 0 {
+		return nil
+	}
+	c, err := connect()
+	if err != nil {
+		return err
+	}
+	set := portMap()
+	var gone []nftables.SetElement
+	for key := range removed {
+		gone = append(gone, nftables.SetElement{Key: element(key, removed[key]).Key})
+	}
+	if len(gone) > 0 {
+		if err := c.SetDeleteElements(set, gone); err != nil {
+			return fmt.Errorf("remove published ports: %w", err)
+		}
+	}
+	if err := addElements(c, set, added); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("change published ports: %w", err)
+	}
+	k.ports = wanted
+	maps.Copy(removed, added)
+	return forgetFlows(removed)
+}
+
+// diffPorts tells what to add and what to remove; a port that leads elsewhere
+// is in both.
+func diffPorts(have, want map[hostPort]backend) (added, removed map[hostPort]backend) {
+	added, removed = make(map[hostPort]backend), make(map[hostPort]backend)
+	for k, b := range have {
+		if want[k] != b {
+			removed[k] = b
+		}
+	}
+	for k, b := range want {
+		if have[k] != b {
+			added[k] = b
+		}
+	}
+	return added, removed
+}
+
+// Check reports whether the kernel still is as the last Set left it; someone
+// else may have flushed rules or deleted links.
+func (k *Kernel) Check() (bool, error) {
+	if !k.known {
+		return false, nil
+	}
+	c, err := connect()
+	if err != nil {
+		return false, err
+	}
+	elements, err := c.GetSetElements(portMap())
+	if err != nil || len(elements) != len(k.ports) {
+		return false, nil
+	}
+	for _, e := range elements {
+		if key, to, ok := parseElement(e); !ok || k.ports[key] != to {
+			return false, nil
+		}
+	}
+	if !k.rulesIntact(c) {
+		return false, nil
+	}
+	links, err := rtnl.LinkList()
+	if err != nil {
+		return false, fmt.Errorf("list links: %w", err)
+	}
+	names := make(map[string]bool, len(links))
+	for _, l := range links {
+		if l.Attrs().Index == k.bridge || l.Attrs().MasterIndex == k.bridge {
+			names[l.Attrs().Name] = true
+		}
+	}
+	if !names[LinkName] {
+		return false, nil
+	}
+	for id := range k.tasks {
+		if !names[hostLink(id)] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (k *Kernel) rulesIntact(c *nftables.Conn) bool {
+	for _, ch := range (Wanted{Pool: k.pool}).chains() {
+		rules, err := c.GetRules(table(), &nftables.Chain{Table: table(), Name: ch.name})
+		if err != nil || len(rules) != len(ch.rules) {
+			return false
+		}
+	}
+	return true
+}
+
+// Destroy removes everything of this package from the kernel.
+func (k *Kernel) Destroy() error {
+	var errs []error
+	for _, t := range maps.Clone(k.tasks) {
+		errs = append(errs, k.unplug(t))
+	}
+	errs = append(errs, deleteLink(LinkName))
+	c, err := connect()
+	if err == nil {
+		c.AddTable(table())
+		c.DelTable(table())
+		err = c.Flush()
+	}
+	k.Forget()
+	return errors.Join(append(errs, err)...)
+}
