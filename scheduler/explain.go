@@ -104,7 +104,7 @@ func (s *Set) Verdicts(g Group, w Waiting, now time.Time) []*pb.NodeVerdict {
 			continue
 		}
 		v := r.verdict(n)
-		v.Filter, v.Reason = filters()[i].name, refused.one()
+		v.Filter, v.Reason = filters[i].name, refused.one()
 		verdicts = append(verdicts, v)
 	}
 	slices.SortStableFunc(verdicts[len(ranked):], func(a, b *pb.NodeVerdict) int {
@@ -125,7 +125,7 @@ func (q *query) verdict(n *node) *pb.NodeVerdict {
 // refuse finds the first filter that refuses a node, by its place in filters,
 // nil when the node fits.
 func (q *query) refuse(n *node) (int, *refusal) {
-	for i, f := range filters() {
+	for i, f := range filters {
 		if !f.fits(q, n) {
 			why := f.why(q, n)
 			return i, &why
@@ -224,7 +224,7 @@ func (t tally) counts() []*pb.FilterCount {
 		if sum.nodes > 1 {
 			text = r.many(sum.mixed)
 		}
-		counts = append(counts, &pb.FilterCount{Filter: filters()[key.filter].name, Nodes: uint32(sum.nodes), Reason: text})
+		counts = append(counts, &pb.FilterCount{Filter: filters[key.filter].name, Nodes: uint32(sum.nodes), Reason: text})
 	}
 	return counts
 }

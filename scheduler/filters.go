@@ -15,11 +15,8 @@ type query struct {
 // not allocate; why is asked only of nodes that it refused.
 type filter struct {
 	name string
-	// lasting filters depend on a node's attributes alone; their verdict is kept
-	// per class.
-	lasting bool
-	fits    func(q *query, n *node) bool
-	why     func(q *query, n *node) refusal
+	fits func(q *query, n *node) bool
+	why  func(q *query, n *node) refusal
 }
 
 // reason is why nodes are refused: what one such node does, and what many do.
@@ -32,17 +29,16 @@ type refusal struct {
 }
 
 // filters are asked in this order; the first that refuses a node is the one
-// that users read about. A new kind of requirement is a new row.
-func filters() [7]filter {
-	return [...]filter{
-		{name: "ready", fits: ready, why: whyReady},
-		{name: "availability", fits: available, why: whyAvailable},
-		{name: "resources", fits: enough, why: whyEnough},
-		{name: "constraints", lasting: true, fits: constrained, why: whyConstrained},
-		{name: "platform", lasting: true, fits: runsImage, why: whyRunsImage},
-		{name: "ports", fits: portsFree, why: whyPortsFree},
-		{name: "max-replicas", fits: belowMax, why: whyBelowMax},
-	}
+// that users read about. A new kind of requirement is a new row. The table is
+// never changed.
+var filters = [...]filter{
+	{name: "ready", fits: ready, why: whyReady},
+	{name: "availability", fits: available, why: whyAvailable},
+	{name: "resources", fits: enough, why: whyEnough},
+	{name: "constraints", fits: constrained, why: whyConstrained},
+	{name: "platform", fits: runsImage, why: whyRunsImage},
+	{name: "ports", fits: portsFree, why: whyPortsFree},
+	{name: "max-replicas", fits: belowMax, why: whyBelowMax},
 }
 
 // lasting tells whether a node's attributes satisfy requirements, whatever

@@ -20,16 +20,15 @@ type advisor struct {
 
 // consider takes note of a node that was refused by the filter at a position.
 func (a *advisor) consider(n *node, refusedBy int) {
-	all := filters()
-	if all[refusedBy].name == "ready" {
+	if filters[refusedBy].name == "ready" {
 		a.down = true
 	}
-	for _, later := range all[refusedBy+1:] {
+	for _, later := range filters[refusedBy+1:] {
 		if !later.fits(a.query, n) {
 			return
 		}
 	}
-	switch all[refusedBy].name {
+	switch filters[refusedBy].name {
 	case "constraints":
 		if _, ok := a.missingLabel(n); ok {
 			a.label = lesser(a.label, n)
@@ -114,7 +113,7 @@ func StillFits(t *pb.Task, n *pb.Node, spec *pb.TaskSpec) (ok bool, why string) 
 	s := NewSet()
 	s.PutNode(n)
 	q := s.query(Group{Service: t.GetServiceId(), Need: need})
-	for _, f := range filters() {
+	for _, f := range filters {
 		if f.name != "constraints" && f.name != "resources" {
 			continue
 		}

@@ -104,6 +104,7 @@ func (s *Set) RemoveNode(id string) {
 		return
 	}
 	s.known--
+	s.changes++
 	s.free[n.pos].cpu -= n.total.cpu
 	s.free[n.pos].mem -= n.total.mem
 	n.known, n.total = false, resources{}

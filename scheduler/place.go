@@ -60,6 +60,7 @@ func (s *Set) Place(g Group, now time.Time) ([]Decision, []Waiting) {
 	}
 	decisions, left := match(g.Tasks, r.chosen, lent)
 	for _, d := range decisions {
+		s.changes++
 		s.tasks[d.Task] = r.holding(s.nodes[d.Node])
 	}
 	return decisions, left
@@ -80,6 +81,7 @@ func (s *Set) Check(g Group, w Waiting) (ok bool, why string) {
 	}
 	h := q.holding(n)
 	s.hold(h)
+	s.changes++
 	s.tasks[w.ID] = h
 	return true, ""
 }

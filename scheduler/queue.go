@@ -1,8 +1,16 @@
 package scheduler
 
+// ordered is what a queue can hold.
+type ordered[T any] interface{ before(T) bool }
+
+var (
+	_ ordered[candidate] = candidate{}
+	_ ordered[*branch]   = (*branch)(nil)
+)
+
 // queue is a binary heap whose first element precedes all others. Only the
 // first one is ever changed or taken.
-type queue[T interface{ before(T) bool }] []T
+type queue[T ordered[T]] []T
 
 // order makes a heap of elements in any order.
 func (q queue[T]) order() {

@@ -37,8 +37,6 @@ func (r *Requirements) Key(service string) string {
 // resources is what tasks reserve and nodes offer: billionths of a CPU, bytes.
 type resources struct{ cpu, mem int64 }
 
-func (r resources) within(free resources) bool { return r.cpu <= free.cpu && r.mem <= free.mem }
-
 type platform struct{ os, arch string }
 
 // hostPort is a port that only one task of a node can publish.

@@ -45,8 +45,10 @@ type Set struct {
 	classes map[string]*class
 	// eased counts the changes that may have made room somewhere.
 	eased uint64
-	// unfit is the value of eased when the tasks of a Requirements.key found no
-	// node. It is emptied when eased grows.
+	// changes counts those that may alter an explanation.
+	changes uint64
+	// unfit holds the keys of requirements for which there was no node. It is
+	// emptied when eased grows.
 	unfit map[string]struct{}
 }
 
@@ -94,7 +96,12 @@ func NewSet() *Set {
 // fit before. As long as it stays the same, placing again is in vain.
 func (s *Set) Eased() uint64 { return s.eased }
 
+// Changes counts whatever may change an explanation: nodes, and tasks that
+// came, went or were placed.
+func (s *Set) Changes() uint64 { return s.changes }
+
 func (s *Set) ease() {
+	s.changes++
 	s.eased++
 	clear(s.unfit)
 }
@@ -123,6 +130,7 @@ func (s *Set) PutTask(t *pb.Task, need *Requirements) {
 		s.ease()
 	}
 	s.hold(h)
+	s.changes++
 	s.tasks[t.GetId()] = h
 	if held {
 		s.forgetGhost(old.node)

@@ -212,6 +212,10 @@ func (b *book) drop(id string) {
 
 // retry returns a task whose assignment did not come true to its group.
 func (b *book) retry(e *entry, notBefore time.Time) {
+	if e.group.service.object.GetRemoving() {
+		b.drop(e.task.GetId())
+		return
+	}
 	e.node = ""
 	e.group.put(e)
 	e.group.notBefore = notBefore
@@ -265,11 +269,13 @@ func (b *book) tried(g *group, now time.Time) {
 		g.telling = telling{}
 		return
 	}
-	newest := g.entries[len(g.entries)-1]
+	if newest := g.entries[len(g.entries)-1]; newest.task.GetStatus().GetMessage() == "" {
+		g.fresh = true
+	}
 	switch {
 	case g.due.IsZero():
-		g.due = now
-	case newest.task.GetStatus().GetMessage() == "":
+		g.due, g.fresh = now, true
+	case g.fresh:
 		g.due = earlier(g.due, now.Add(tellEvery))
 	}
 	b.nextTelling = earlier(b.nextTelling, g.due)
@@ -277,6 +283,15 @@ func (b *book) tried(g *group, now time.Time) {
 		g.stuck = true
 		b.stuck = append(b.stuck, g)
 	}
+}
+
+// untold has all stuck groups explained again, because explanations were lost.
+func (b *book) untold(due time.Time) {
+	for _, g := range b.stuck {
+		g.fresh = true
+		g.due = earlier(g.due, due)
+	}
+	b.nextTelling = earlier(b.nextTelling, due)
 }
 
 // rest is how long the loop may sleep if nothing changes.

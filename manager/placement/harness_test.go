@@ -21,8 +21,9 @@ type cluster struct {
 	*store.State
 	mu    sync.Mutex
 	index uint64
-	// before, if set, is asked with each proposal before it is applied.
-	before func([]*pb.Command) error
+	// hook, if set, is asked with each proposal before it is applied.
+	hook   func([]*pb.Command) error
+	hookMu sync.Mutex
 	// log is what was proposed, if record is set.
 	log    []*pb.Command
 	record bool
@@ -31,10 +32,8 @@ type cluster struct {
 func newCluster() *cluster { return &cluster{State: store.New()} }
 
 func (c *cluster) propose(_ context.Context, cmds ...*pb.Command) ([]error, error) {
-	if c.before != nil {
-		if err := c.before(cmds); err != nil {
-			return nil, err
-		}
+	if err := c.ask(cmds); err != nil {
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,6 +42,21 @@ func (c *cluster) propose(_ context.Context, cmds ...*pb.Command) ([]error, erro
 	}
 	c.index++
 	return c.Apply(c.index, &pb.Entry{Commands: cmds, At: timestamppb.New(time.Now())}), nil
+}
+
+func (c *cluster) ask(cmds []*pb.Command) error {
+	c.hookMu.Lock()
+	defer c.hookMu.Unlock()
+	if c.hook == nil {
+		return nil
+	}
+	return c.hook(cmds)
+}
+
+func (c *cluster) before(hook func([]*pb.Command) error) {
+	c.hookMu.Lock()
+	defer c.hookMu.Unlock()
+	c.hook = hook
 }
 
 // must applies commands of which none may be refused.

@@ -153,13 +153,17 @@ func (l *loop) launch(ctx context.Context) {
 // not follow: it was not committed, or the task or node had changed meanwhile.
 func (l *loop) settle(r result, now time.Time) {
 	l.inFlight--
+	again := false
 	if r.command.GetExplainTasks() != nil {
 		l.telling--
+		if r.err != nil {
+			l.book.untold(now.Add(tellEvery))
+			again = true
+		}
 	}
 	if r.err != nil {
 		l.Logger.Warn("could not commit placements", "tasks", len(r.decisions), "err", r.err)
 	}
-	again := false
 	view := l.State.View()
 	for _, d := range r.decisions {
 		if d.entry.gone {

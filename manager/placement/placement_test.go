@@ -159,13 +159,14 @@ func TestRoomOfAnEndedTaskIsUsed(t *testing.T) {
 func TestDecisionThatTheStoreSkippedIsTakenAgain(t *testing.T) {
 	start(t, func(t *testing.T, c *cluster) {
 		c.must(t, node("n1", nil), spec("web", needing(200<<30)))
-		c.before = func(cmds []*pb.Command) error {
-			if cmds[0].GetAssignTasks() != nil {
-				c.before = nil
+		skipped := false
+		c.before(func(cmds []*pb.Command) error {
+			if cmds[0].GetAssignTasks() != nil && !skipped {
+				skipped = true
 				c.must(t, report("n1", pb.NodeState_NODE_STATE_DOWN), node("n2", nil))
 			}
 			return nil
-		}
+		})
 		c.must(t, tasks("web", 0, 1))
 		pass(time.Second)
 		if got := c.nodes("web"); got["n2"] != 1 {
@@ -181,19 +182,20 @@ func TestDecisionThatTheStoreSkippedIsTakenAgain(t *testing.T) {
 
 func TestProposalsThatFailAreRepeated(t *testing.T) {
 	start(t, func(t *testing.T, c *cluster) {
-		failures := 5
-		c.before = func([]*pb.Command) error {
-			if failures--; failures >= 0 {
+		attempts := 0
+		c.before(func([]*pb.Command) error {
+			if attempts++; attempts <= 5 {
 				return errors.New("no leader")
 			}
 			return nil
-		}
+		})
 		c.must(t, node("n1", nil), spec("web", &pb.TaskSpec{}), tasks("web", 0, 3))
 		pass(time.Second)
 		if got := c.nodes("web"); got["n1"] != 3 {
 			t.Errorf("got %v", got)
 		}
-		if attempts := 5 - failures; attempts > 7 {
+		c.before(nil)
+		if attempts > 7 {
 			t.Errorf("%d attempts in a second", attempts)
 		}
 	})
@@ -283,17 +285,16 @@ func TestAtRestNothingThatFitsWaits(t *testing.T) {
 }
 
 func storm(t *testing.T, c *cluster, rng *rand.Rand) {
-	calm := false
 	faults := rand.New(rand.NewPCG(rng.Uint64(), 2))
-	c.before = func(cmds []*pb.Command) error {
-		if calm || faults.IntN(4) > 0 {
+	c.before(func(cmds []*pb.Command) error {
+		if faults.IntN(4) > 0 {
 			return nil
 		}
 		if faults.IntN(2) > 0 {
 			c.must(t, cmds...) // committed, but nobody hears of it
 		}
 		return errors.New("lost leadership")
-	}
+	})
 	const nodes, services = 5, 4
 	for i := range nodes {
 		c.must(t, node(fmt.Sprint("n", i), map[string]string{"odd": fmt.Sprint(i % 2)}))
@@ -325,8 +326,7 @@ func storm(t *testing.T, c *cluster, rng *rand.Rand) {
 		}
 		time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 	}
-	synctest.Wait()
-	calm = true
+	c.before(nil)
 	pass(2 * time.Minute)
 	checkRest(t, c)
 }

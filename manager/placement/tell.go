@@ -27,6 +27,10 @@ const (
 type telling struct {
 	due   time.Time
 	pause time.Duration
+	// seen is what the scheduler's Changes were when they were told; fresh is
+	// set when tasks joined since.
+	seen  uint64
+	fresh bool
 }
 
 // tell proposes explanations for the stuck groups that are due.
@@ -42,6 +46,8 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 		}
 		switch {
 		case g.due.After(now):
+		case g.seen == w.book.set.Changes() && !g.fresh:
+			g.due = now.Add(tellEvery)
 		case w.budget <= 0:
 			g.due = now.Add(retryDelay)
 		default:
@@ -49,6 +55,7 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 				g.pause = min(max(tellEvery, 2*g.pause), tellSlowest)
 			}
 			g.due = now.Add(max(tellEvery, g.pause))
+			g.seen, g.fresh = w.book.set.Changes(), false
 		}
 		next = earlier(next, g.due)
 	}
