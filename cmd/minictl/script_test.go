@@ -54,8 +54,12 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, expected %d", code, exitInterrupted)
 				}
 			},
-			"leave-cluster": func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("cluster").(*cluster).outside.Store(true) },
-			"pause-robot":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Value("cluster").(*cluster).stopped.Store(true) },
+			"leave-cluster": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Value("cluster").(*cluster).outside.Store(true)
+			},
+			"pause-robot": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Value("cluster").(*cluster).stopped.Store(true)
+			},
 		},
 	})
 }
