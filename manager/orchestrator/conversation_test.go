@@ -30,6 +30,8 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	capacity 1                      tasks that a node holds
 //	stubborn|mild n1                tasks there do not (do) stop
 //	task web.1 failed|complete|…    the slot's running task ends so
+//	twin web 1 v1 ready             another task in a slot, as after a race
+//	forget t001                     what the reaper does to a task
 //	settle                          everybody acts until nothing changes
 //	advance 5s                      the same while time passes
 //	tasks web                       prints the tasks, observed/desired
@@ -118,6 +120,10 @@ func (e *env) commandRest(verb string, args []string) {
 		e.stubborn[args[0]] = verb == "stubborn"
 	case "task":
 		e.end(args[0], args[1])
+	case "twin":
+		e.twin(args)
+	case "forget":
+		e.apply(&pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: args}}})
 	case "settle":
 		e.settle()
 	case "advance":
@@ -142,7 +148,7 @@ func (e *env) end(name, how string) {
 	service, where, _ := strings.Cut(name, ".")
 	for t := range e.state.View().TasksByService(e.service(service).Id) {
 		p := placeOf(t)
-		if (fmt.Sprint(p.slot) == where || p.node == where) && t.Status.State == pb.TaskState_TASK_STATE_RUNNING {
+		if (fmt.Sprint(p.slot) == where || p.node == where) && live(t) && t.Status.State == pb.TaskState_TASK_STATE_RUNNING {
 			state := pb.TaskState(pb.TaskState_value["TASK_STATE_"+strings.ToUpper(how)])
 			status := &pb.TaskStatus{State: state}
 			if how == "failed" {
@@ -153,4 +159,14 @@ func (e *env) end(name, how string) {
 		}
 	}
 	e.t.Fatalf("nothing runs in %s", name)
+}
+
+func (e *env) twin(args []string) {
+	e.t.Helper()
+	s := e.service(args[0])
+	t := &pb.Task{Id: e.newID(), ServiceId: s.Id, ServiceName: s.Spec.Name, Replaces: "race"}
+	fmt.Sscan(args[1], &t.Slot)
+	fmt.Sscan(strings.TrimPrefix(args[2], "v"), &t.SpecVersion)
+	t.DesiredState = pb.TaskState(pb.TaskState_value["TASK_STATE_"+strings.ToUpper(args[3])])
+	e.commit(&pb.Command{Kind: &pb.Command_CreateTasks{CreateTasks: &pb.CreateTasks{Tasks: []*pb.Task{t}}}})
 }

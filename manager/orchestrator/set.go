@@ -53,6 +53,7 @@ type set struct {
 	present int
 	stale   map[place]*slot
 	trials  map[place]*slot
+	failed  map[place]*slot // trials whose failure may not be on record
 	pending int
 
 	// Of the reconcile that runs.
@@ -70,7 +71,7 @@ func newSet(fits Fits, newID func() string) *set {
 	return &set{
 		fits: fits, newID: newID,
 		slots: map[place]*slot{}, dirty: map[place]bool{},
-		stale: map[place]*slot{}, trials: map[place]*slot{},
+		stale: map[place]*slot{}, trials: map[place]*slot{}, failed: map[place]*slot{},
 	}
 }
 
@@ -241,7 +242,7 @@ func (s *set) create(sl *slot, t *pb.Task) {
 	t.Id = s.newID()
 	t.ServiceId, t.ServiceName = s.service.Id, s.service.GetSpec().GetName()
 	t.Slot, t.NodeId = sl.place.slot, sl.place.node
-	t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: timestamppb.New(s.now), Message: "waiting for a node"}
+	t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: timestamppb.New(s.now), Message: "waiting to be placed"}
 	s.plan.Create = append(s.plan.Create, t)
 }
 

@@ -68,6 +68,7 @@ func (s *set) discount(sl *slot) {
 	}
 	delete(s.stale, sl.place)
 	delete(s.trials, sl.place)
+	delete(s.failed, sl.place)
 }
 
 func (s *set) count(sl *slot) {
@@ -79,8 +80,11 @@ func (s *set) count(sl *slot) {
 	}
 	if sl.trial != nil {
 		s.trials[sl.place] = sl
-		if sl.verdict == undecided {
+		switch sl.verdict {
+		case undecided:
 			s.pending++
+		case failed:
+			s.failed[sl.place] = sl
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package orchestrator
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -150,8 +152,12 @@ func (s *set) retryUpdate(sl *slot) {
 // handOver deals with several live tasks in a slot: one takes over from
 // another, and whatever else there is came from a race and goes.
 func (s *set) handOver(sl *slot) {
-	head, old := sl.live[0], sl.live[1]
-	s.shut(sl.live[2:]...)
+	head, old := sl.live[0], s.predecessor(sl)
+	for _, t := range sl.live[1:] {
+		if t != old {
+			s.shut(t)
+		}
+	}
 	started := head.GetStatus().GetState() == pb.TaskState_TASK_STATE_RUNNING
 	switch {
 	case s.upToDate(old) || started:
@@ -165,6 +171,17 @@ func (s *set) handOver(sl *slot) {
 	case head.GetStatus().GetState() == pb.TaskState_TASK_STATE_READY || s.blocked(sl, head):
 		s.shut(old)
 	}
+}
+
+// predecessor is the live task that a slot's best one takes over from: of the
+// others the furthest, and of these one that is out of date.
+func (s *set) predecessor(sl *slot) *pb.Task {
+	return slices.MaxFunc(sl.live[1:], func(a, b *pb.Task) int {
+		return cmp.Or(
+			cmp.Compare(a.GetStatus().GetState(), b.GetStatus().GetState()),
+			compareBools(!s.upToDate(a), !s.upToDate(b)),
+		)
+	})
 }
 
 // cancel keeps the task of two that is further on; neither runs that the

@@ -177,21 +177,18 @@ func (s *set) endBatch() {
 
 // noteFailures records new failures, and pauses when there are too many.
 func (s *set) noteFailures() {
-	var fresh []*slot
-	for _, sl := range s.trials {
-		if sl.verdict == failed {
-			fresh = append(fresh, sl)
-		}
+	if len(s.failed) == 0 {
+		return
 	}
-	known := map[string]bool{}
+	known := make(map[string]bool, len(s.status.FailedTasks))
 	for _, id := range s.status.FailedTasks {
 		known[id] = true
 	}
-	fresh = slices.DeleteFunc(fresh, func(sl *slot) bool { return known[sl.trial.Id] })
-	if len(fresh) == 0 {
+	maps.DeleteFunc(s.failed, func(_ place, sl *slot) bool { return known[sl.trial.Id] })
+	if len(s.failed) == 0 {
 		return
 	}
-	slices.SortFunc(fresh, func(a, b *slot) int { return comparePlaces(a.place, b.place) })
+	fresh := slices.SortedFunc(maps.Values(s.failed), func(a, b *slot) int { return comparePlaces(a.place, b.place) })
 	s.setStatus(func(u *pb.UpdateStatus) {
 		for _, sl := range fresh {
 			u.FailedTasks = append(u.FailedTasks, sl.trial.Id)
@@ -220,7 +217,7 @@ func (s *set) failure(t *pb.Task) string {
 	if code := st.GetContainer().GetExitCode(); code != 0 && st.GetError() == "" {
 		why = fmt.Sprintf("exit code %d", code)
 	}
-	return fmt.Sprintf("task %s.%s (%s) failed: %s", t.ServiceName, where, t.Id, why)
+	return fmt.Sprintf("task %s.%s.%s failed: %s", t.ServiceName, where, t.Id, why)
 }
 
 // nextBatch replaces the next stale slots, once the delay has passed. The time
