@@ -401,13 +401,24 @@ func TestAttachLogs(t *testing.T) {
 			t.Error(diff)
 		}
 		// Following ends when the peer does.
-		stream := w.open(m, &pb.Attach{Id: "a3", Kind: &pb.Attach_Logs{Logs: &pb.LogsAttach{TaskId: "t1", Follow: true}}})
+		w.open(m, &pb.Attach{Id: "a3", Kind: &pb.Attach_Logs{Logs: &pb.LogsAttach{TaskId: "t1", Follow: true}}})
 		w.runtime.WriteLog("t1", "four")
 		w.pass(time.Second)
+		if n := w.runtime.Followers(); n != 1 {
+			t.Errorf("%d followers, want 1", n)
+		}
 		m.detach <- struct{}{}
 		w.pass(time.Second)
-		if stream.Context().Err() == nil {
-			t.Error("the stream outlives its peer")
+		if n := w.runtime.Followers(); n != 0 {
+			t.Error("following outlives the peer")
+		}
+		// And when the session does.
+		w.open(m, &pb.Attach{Id: "a4", Kind: &pb.Attach_Logs{Logs: &pb.LogsAttach{TaskId: "t1", Follow: true}}})
+		w.pass(time.Second)
+		m.drop()
+		w.pass(time.Second)
+		if n := w.runtime.Followers(); n != 0 {
+			t.Error("following outlives the session")
 		}
 	}, "m1")
 }

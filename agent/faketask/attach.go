@@ -43,17 +43,25 @@ func (r *Runtime) Logs(ctx context.Context, id string, req *pb.LogsAttach, emit 
 	if tail := req.GetTail(); tail > 0 && int(tail) < len(lines) {
 		lines = lines[len(lines)-int(tail):]
 	}
+	if err := emit(&pb.LogBatch{Entries: lines, Watermark: timestamppb.Now()}); err != nil || !req.GetFollow() {
+		return err
+	}
+	r.follow(1)
+	defer r.follow(-1)
 	for {
-		if err := emit(&pb.LogBatch{Entries: lines, Watermark: timestamppb.Now()}); err != nil || !req.GetFollow() {
-			return err
-		}
 		if err := sleep(ctx, followEvery); err != nil {
 			return err
 		}
 		if lines, known = r.lines(id, next); !known {
 			return nil
 		}
+		if len(lines) == 0 {
+			continue
+		}
 		next += len(lines)
+		if err := emit(&pb.LogBatch{Entries: lines, Watermark: timestamppb.Now()}); err != nil {
+			return err
+		}
 	}
 }
 

@@ -68,6 +68,7 @@ type Runtime struct {
 	runs       []*Run
 	calls      []Call
 	prepared   map[string]*task.Wanted
+	followers  int
 }
 
 type container struct {
@@ -281,6 +282,19 @@ func (r *Runtime) Wanted(id string) *task.Wanted {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.prepared[id]
+}
+
+// Followers counts those who follow logs.
+func (r *Runtime) Followers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.followers
+}
+
+func (r *Runtime) follow(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.followers += n
 }
 
 // begin notes a call and returns the container, nil when there is none.

@@ -167,7 +167,7 @@ func prepare(s State, obs Observation, now time.Time) Step {
 		return rest(s, s.Missing, "", time.Time{}, now)
 	}
 	if s.Failures.of(Prepare) == 0 {
-		return Step{Action: Prepare}
+		return begin(s, now)
 	}
 	if fault.Is(s.Failures.Err, fault.Invalid) || now.Sub(s.Failures.First) >= PreparePatience {
 		st := status(s, pb.TaskState_TASK_STATE_REJECTED, "could not be prepared", now)
@@ -175,6 +175,15 @@ func prepare(s State, obs Observation, now time.Time) Step {
 		return Step{Status: st}
 	}
 	return retry(s, Prepare, now)
+}
+
+// begin prepares for the first time, and no longer tells what that waited for.
+func begin(s State, now time.Time) Step {
+	const message = "preparing"
+	if s.Status.GetState() > pb.TaskState_TASK_STATE_PREPARING || s.Status.GetMessage() == message {
+		return Step{Action: Prepare}
+	}
+	return Step{Action: Prepare, Status: status(s, s.Status.GetState(), message, now)}
 }
 
 func ready(s State, obs Observation, now time.Time) Step {

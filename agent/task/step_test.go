@@ -46,6 +46,10 @@ func wiped(s *State)     { s.Forgotten, s.Wiped = true, true }
 func held(s *State)      { s.Hold = "held" }
 func lacking(s *State)   { s.Missing = "no secret" }
 
+func says(message string) func(*State) {
+	return func(s *State) { s.Status.Message = message }
+}
+
 // tried lets an action have failed since some time, for the last time just now.
 func tried(a Action, since time.Duration, err error) func(*State) {
 	return func(s *State) {
@@ -69,9 +73,10 @@ func TestNext(t *testing.T) {
 	}{
 		{"new", mk(running, assigned), Absent, 0, "ACCEPTED advance"},
 		{"accepted", mk(running, accepted), Absent, 0, "PREPARING advance"},
-		{"preparing", mk(running, preparing), Absent, 0, "prepare"},
+		{"preparing", mk(running, preparing, says("preparing")), Absent, 0, "prepare"},
+		{"no longer waiting for a secret", mk(running, preparing, says("waiting for a secret")), Absent, 0, "PREPARING prepare"},
 		{"prepared", mk(running, preparing, prepared), Created, 0, "READY advance"},
-		{"created by a minid that died meanwhile", mk(running, preparing), Created, 0, "prepare"},
+		{"created by a minid that died meanwhile", mk(running, preparing), Created, 0, "PREPARING prepare"},
 		{"ready, wants no more", mk(isReady, isReady, prepared), Created, 0, "rest"},
 		{"ready, wants to run", mk(running, isReady, prepared), Created, 0, "STARTING advance"},
 		{"ready after a restart", mk(running, isReady), Created, 0, "STARTING advance"},
@@ -90,7 +95,7 @@ func TestNext(t *testing.T) {
 		{"held", mk(running, isReady, prepared, held), Created, 0, "READY rest"},
 		{"held while starting", mk(running, starting, held), Created, 0, "STARTING rest"},
 		{"held but running", mk(running, running, held), Running, 0, "wait"},
-		{"held only from starting", mk(running, preparing, held), Absent, 0, "prepare"},
+		{"held only from starting", mk(running, preparing, held), Absent, 0, "PREPARING prepare"},
 		{"lacks a secret", mk(running, preparing, lacking), Absent, 0, "PREPARING rest"},
 		{"lacks a secret but is prepared", mk(running, isReady, lacking), Created, 0, "STARTING advance"},
 
