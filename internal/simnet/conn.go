@@ -40,9 +40,7 @@ func (n *Network) pipe(from, to string) (client, server *Conn) {
 	there, back := n.half(from, to), n.half(to, from)
 	client = &Conn{n: n, from: from, to: to, in: back, out: there}
 	server = &Conn{n: n, from: to, to: from, in: there, out: back}
-	n.mu.Lock()
 	n.conns[client], n.conns[server] = struct{}{}, struct{}{}
-	n.mu.Unlock()
 	return client, server
 }
 
@@ -132,12 +130,16 @@ func passed(deadline, now time.Time) bool { return !deadline.IsZero() && !now.Be
 func (c *Conn) Close() error {
 	c.n.mu.Lock()
 	defer c.n.mu.Unlock()
+	c.close()
+	return nil
+}
+
+func (c *Conn) close() {
 	delete(c.n.conns, c)
 	for _, h := range []*half{c.in, c.out} {
 		h.closed = true
 		h.changed.Broadcast()
 	}
-	return nil
 }
 
 // LocalAddr is the host of this end.

@@ -26,12 +26,13 @@ type Network struct {
 	changed   *sync.Cond
 	listeners map[string]*Listener
 	cut       map[[2]string]bool
+	dead      map[string]bool
 	conns     map[*Conn]struct{}
 }
 
 // New makes a network without hosts.
 func New() *Network {
-	n := &Network{listeners: map[string]*Listener{}, cut: map[[2]string]bool{}, conns: map[*Conn]struct{}{}}
+	n := &Network{listeners: map[string]*Listener{}, cut: map[[2]string]bool{}, dead: map[string]bool{}, conns: map[*Conn]struct{}{}}
 	n.changed = sync.NewCond(&n.mu)
 	return n
 }
@@ -57,26 +58,25 @@ func (n *Network) Dial(ctx context.Context, from, addr string) (net.Conn, error)
 	stop := context.AfterFunc(ctx, n.wake)
 	defer stop()
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	for n.isCut(from, to) && ctx.Err() == nil {
 		n.changed.Wait()
 	}
-	l := n.listeners[addr]
-	n.mu.Unlock()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, context.Cause(ctx))
 	}
-	if l == nil {
+	l := n.listeners[addr]
+	if l == nil || n.dead[from] {
 		return nil, fmt.Errorf("dial %s: connection refused", addr)
 	}
 	client, server := n.pipe(from, to)
 	select {
 	case l.backlog <- server:
 		return client, nil
-	case <-l.closed:
-	case <-ctx.Done():
+	default:
+		client.close()
+		return nil, fmt.Errorf("dial %s: too many connections wait to be accepted", addr)
 	}
-	client.Close()
-	return nil, fmt.Errorf("dial %s: connection refused", addr)
 }
 
 // Cut stops all traffic between two hosts, Heal lets it flow again.
@@ -92,29 +92,30 @@ func (n *Network) set(a, b string, cut bool) {
 	n.wake()
 }
 
-// Reset closes all listeners and breaks all connections of a host, as its
-// death does.
-func (n *Network) Reset(host string) {
+// Die closes all listeners and breaks all connections of a host, and lets it
+// make no new ones until Revive: goroutines of a dead process that still end
+// reach nobody.
+func (n *Network) Die(host string) {
 	n.mu.Lock()
-	var listeners []*Listener
+	defer n.mu.Unlock()
+	n.dead[host] = true
 	for addr, l := range n.listeners {
 		if h, _, _ := net.SplitHostPort(addr); h == host {
-			listeners = append(listeners, l)
+			l.close()
 		}
 	}
-	var conns []*Conn
 	for c := range n.conns {
 		if c.from == host || c.to == host {
-			conns = append(conns, c)
+			c.close()
 		}
 	}
-	n.mu.Unlock()
-	for _, l := range listeners {
-		l.Close()
-	}
-	for _, c := range conns {
-		c.Close()
-	}
+}
+
+// Revive undoes Die.
+func (n *Network) Revive(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.dead, host)
 }
 
 // wake lets everybody who waits look again.
@@ -136,7 +137,6 @@ type Listener struct {
 	n       *Network
 	addr    string
 	backlog chan *Conn
-	once    sync.Once
 	closed  chan struct{}
 }
 
@@ -152,23 +152,26 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // Close frees the address; connections stay.
 func (l *Listener) Close() error {
-	l.once.Do(func() {
-		close(l.closed)
-		l.n.mu.Lock()
-		if l.n.listeners[l.addr] == l {
-			delete(l.n.listeners, l.addr)
-		}
-		l.n.mu.Unlock()
-		for {
-			select {
-			case c := <-l.backlog:
-				c.Close()
-			default:
-				return
-			}
-		}
-	})
+	l.n.mu.Lock()
+	defer l.n.mu.Unlock()
+	l.close()
 	return nil
+}
+
+func (l *Listener) close() {
+	if l.n.listeners[l.addr] != l {
+		return
+	}
+	delete(l.n.listeners, l.addr)
+	close(l.closed)
+	for {
+		select {
+		case c := <-l.backlog:
+			c.close()
+		default:
+			return
+		}
+	}
 }
 
 // Addr is what the listener was opened with.

@@ -69,11 +69,11 @@ func TestCutLinkHoldsBytesBack(t *testing.T) {
 	})
 }
 
-func TestResetBreaksConnectionsAndListeners(t *testing.T) {
+func TestDeathBreaksConnectionsAndListeners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := simnet.New()
 		client, _ := pair(t, n)
-		go n.Reset("b")
+		go n.Die("b")
 		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("read: %v", err)
 		}

@@ -78,6 +78,7 @@ func (n *Node) Start() {
 	if c.Log != nil {
 		cfg.Logger = slog.New(c.Log).With("node", n.Name)
 	}
+	c.Net.Revive(n.ip())
 	minid, err := node.New(cfg, n.host())
 	if err != nil {
 		c.t.Fatalf("start %s: %v", n.Name, err)
@@ -123,11 +124,10 @@ func (n *Node) Kill() {
 		return
 	}
 	n.stop()
-	n.c.Net.Reset(n.ip())
+	n.c.Net.Die(n.ip())
 	if err := <-n.done; err != nil {
 		n.c.t.Errorf("%s ended with: %v", n.Name, err)
 	}
-	n.c.Net.Reset(n.ip()) // what it opened while it ended
 	n.stop = nil
 }
 
@@ -238,9 +238,11 @@ func retry(err error) bool {
 	return false
 }
 
-// Close ends every node.
+// Close ends every node. In a bubble, time stands still after the test's end:
+// what is under way must have arrived before.
 func (c *Cluster) Close() {
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
+	time.Sleep(time.Minute)
 }
