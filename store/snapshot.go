@@ -19,11 +19,11 @@ func (s *State) Snapshot() *pb.Snapshot {
 	return &pb.Snapshot{Index: v.Index(), Objects: slices.Collect(v.Objects())}
 }
 
-// Restore replaces the whole state; watchers see Lagged.
+// Restore replaces the whole state by a copy of a snapshot; watchers see Lagged.
 func (s *State) Restore(snapshot *pb.Snapshot) error {
 	return s.RestoreObjects(snapshot.GetIndex(), func(yield func(*pb.Object, error) bool) {
 		for _, o := range snapshot.GetObjects() {
-			if !yield(o, nil) {
+			if !yield(proto.CloneOf(o), nil) {
 				return
 			}
 		}
@@ -60,8 +60,8 @@ func each[V any](tree btree.Tree[string, V], yield func(V) bool) bool {
 	return true
 }
 
-// RestoreObjects replaces the whole state by objects as Objects gives them;
-// watchers see Lagged. If the sequence yields an error or an object of an
+// RestoreObjects replaces the whole state by objects as Objects gives them,
+// which it takes over; watchers see Lagged. If the sequence yields an error or an object of an
 // unknown kind, it fails and the state stays as it was.
 func (s *State) RestoreObjects(index uint64, objects iter.Seq2[*pb.Object, error]) error {
 	s.writer.Lock()

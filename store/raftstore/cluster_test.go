@@ -82,9 +82,14 @@ func (l *listener) Dial(address string, timeout time.Duration) (net.Conn, error)
 	case to.queue <- far:
 	case <-to.closed:
 		return nil, syscall.ECONNREFUSED
+	case <-time.After(timeout):
+		return nil, syscall.ETIMEDOUT
 	}
 	l.net.mu.Lock()
 	defer l.net.mu.Unlock()
+	if l.net.cut[[2]string{l.addr, address}] { // meanwhile
+		return nil, errors.Join(syscall.ECONNRESET, far.Close())
+	}
 	l.net.conns[&link{l.addr, address, near, far}] = true
 	return near, nil
 }

@@ -2,7 +2,6 @@ package raftstore
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -78,7 +77,8 @@ type disk struct {
 	standDown time.Duration
 
 	mu       sync.Mutex
-	failedAt time.Time // of the last append
+	failure  error // of the last append that failed
+	failedAt time.Time
 	gaveUp   chan struct{}
 	once     sync.Once
 }
@@ -87,13 +87,20 @@ func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) 
 
 func (d *disk) StoreLogs(logs []*raft.Log) error {
 	err := d.logStore.StoreLogs(logs)
-	if err == nil {
-		return nil
+	if err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.failure, d.failedAt = err, time.Now()
 	}
+	return err
+}
+
+// lastFailure is the error of the last append that failed; raft passes on its
+// text only.
+func (d *disk) lastFailure() (err error, at time.Time) {
 	d.mu.Lock()
-	d.failedAt = time.Now()
-	d.mu.Unlock()
-	return fmt.Errorf("append %d entries to the log on disk: %w", len(logs), err)
+	defer d.mu.Unlock()
+	return d.failure, d.failedAt
 }
 
 func (d *disk) Set(key, value []byte) error {
@@ -102,10 +109,8 @@ func (d *disk) Set(key, value []byte) error {
 }
 
 func (d *disk) SetUint64(key []byte, value uint64) error {
-	d.mu.Lock()
-	failedAt := d.failedAt
-	d.mu.Unlock()
-	if rest := d.standDown - time.Since(failedAt); !failedAt.IsZero() && rest > 0 {
+	failure, failedAt := d.lastFailure()
+	if rest := d.standDown - time.Since(failedAt); failure != nil && rest > 0 {
 		select {
 		case <-time.After(rest):
 		case <-d.gaveUp:

@@ -88,7 +88,7 @@ func (s *Store) Voters() []Member {
 // leader can. The address is dialled before: a member that nobody reaches could
 // cost the majority.
 func (s *Store) AddVoter(ctx context.Context, id, addr string) error {
-	if slices.Contains(s.Voters(), Member{id, addr}) {
+	if s.IsLeader() && slices.Contains(s.Voters(), Member{id, addr}) {
 		return nil
 	}
 	if id != s.cfg.NodeID {
@@ -108,7 +108,7 @@ func (s *Store) AddVoter(ctx context.Context, id, addr string) error {
 // For one that is not a member nothing happens.
 func (s *Store) RemoveServer(ctx context.Context, id string) error {
 	member := func(m Member) bool { return m.ID == id }
-	if !slices.ContainsFunc(s.Voters(), member) {
+	if s.IsLeader() && !slices.ContainsFunc(s.Voters(), member) {
 		return nil
 	}
 	return s.changed(ctx, "remove manager "+id, s.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout))
