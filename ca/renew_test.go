@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,8 +26,8 @@ type renewal struct {
 	asked []time.Duration
 	got   []time.Duration
 	roles []pb.NodeRole
-	// fail makes requests fail.
-	fail  error
+	mu    sync.Mutex // protects fail
+	fail  error      // of every request
 	ended chan error
 	stop  context.CancelFunc
 }
@@ -44,6 +45,8 @@ func virtually(t *testing.T, f func(t *testing.T, r *renewal)) {
 		r.nodeID = joined.NodeId
 		mustStore(t, r.keys, issue(t, r.world.Root, Subject{r.nodeID, r.world.Cluster.Id, workerRole}, life, time.Now()))
 		r.Renewer = NewRenewer(RenewerConfig{Keystore: r.keys, Request: r.request, OnRenew: func(_, after rpc.Identity) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			r.got = append(r.got, time.Since(r.start))
 			r.roles = append(r.roles, after.Role)
 		}})
@@ -59,11 +62,27 @@ func virtually(t *testing.T, f func(t *testing.T, r *renewal)) {
 }
 
 func (r *renewal) request(ctx context.Context, csr []byte) (*pb.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.asked = append(r.asked, time.Since(r.start))
 	if r.fail != nil {
 		return nil, r.fail
 	}
 	return r.world.ca.Renew(rpc.WithIdentity(ctx, r.keys.Self()), &pb.RenewRequest{Csr: csr})
+}
+
+func (r *renewal) setFail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = err
+}
+
+// counts returns the numbers of requests and certificates so far.
+func (r *renewal) counts() (asked, got int) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.asked), len(r.got)
 }
 
 func TestRenewsInThePartOfLifeMeantForIt(t *testing.T) {
@@ -106,34 +125,31 @@ func TestRenewsWhenTheRoleChanges(t *testing.T) {
 
 func TestFailedRenewalsBackOff(t *testing.T) {
 	virtually(t, func(t *testing.T, r *renewal) {
-		r.fail = errors.New("no manager in reach")
+		r.setFail(errors.New("no manager in reach"))
 		r.Renew()
 		time.Sleep(time.Hour)
-		synctest.Wait()
-		if n := len(r.asked); n < 12 || n > 40 {
-			t.Errorf("asked %d times in an hour", n)
+		asked, _ := r.counts()
+		if asked < 12 || asked > 40 {
+			t.Errorf("asked %d times in an hour", asked)
 		}
-		n := len(r.asked)
 		for range 100 { // somebody insists
 			r.Renew()
 			time.Sleep(100 * time.Millisecond)
 		}
-		synctest.Wait()
-		if more := len(r.asked) - n; more > 12 {
-			t.Errorf("asked %d times in 10 s", more)
+		if again, _ := r.counts(); again-asked > 12 {
+			t.Errorf("asked %d times in 10 s", again-asked)
 		}
-		r.fail = nil
+		r.setFail(nil)
 		time.Sleep(retryMax + time.Second)
-		synctest.Wait()
-		if len(r.got) != 1 {
-			t.Errorf("%d certificates after the managers came back", len(r.got))
+		if _, got := r.counts(); got != 1 {
+			t.Errorf("%d certificates after the managers came back", got)
 		}
 	})
 }
 
 func TestRenewerEndsWithItsCertificate(t *testing.T) {
 	virtually(t, func(t *testing.T, r *renewal) {
-		r.fail = errors.New("no manager in reach")
+		r.setFail(errors.New("no manager in reach"))
 		time.Sleep(life + 2*time.Hour)
 		if err := <-r.ended; !fault.Is(err, fault.Denied) || fault.TryOf(err) == "" {
 			t.Errorf("ended with %v", err)

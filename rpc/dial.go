@@ -71,8 +71,8 @@ func Dial(addr string, tlsConf *tls.Config, dial DialFunc, opts ...DialOption) (
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithUnaryInterceptor(l.unary),
-		grpc.WithStreamInterceptor(l.stream),
+		grpc.WithUnaryInterceptor(l.unary()),
+		grpc.WithStreamInterceptor(l.stream()),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make connection to %s: %w", addr, err)
@@ -109,16 +109,21 @@ func (l *link) note(err error) {
 	l.failure.Store(&err)
 }
 
-func (l *link) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return l.explain(invoke(ctx, method, req, reply, cc, opts...))
+// unary and stream explain the errors of calls.
+func (l *link) unary() grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		return l.explain(invoke(ctx, method, req, reply, cc, opts...))
+	}
 }
 
-func (l *link) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	s, err := open(ctx, desc, cc, method, opts...)
-	if err != nil {
-		return nil, l.explain(err)
+func (l *link) stream() grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		s, err := open(ctx, desc, cc, method, opts...)
+		if err != nil {
+			return nil, l.explain(err)
+		}
+		return &linkStream{s, l}, nil
 	}
-	return &linkStream{s, l}, nil
 }
 
 // explain turns a call's error into a fault, and gRPC's account of a broken

@@ -12,14 +12,15 @@ import (
 )
 
 // What those who have not shown a certificate may cost. A join takes one
-// connection, two short calls and well under a second.
+// connection, a few KiB and well under a second; hundreds may come from behind
+// one address.
 const (
 	maxHandshakes          = 1024
-	maxHandshakesPerSource = 128
-	maxStrangers           = 512
-	maxStrangersPerSource  = 64
+	maxHandshakesPerSource = 256
+	maxStrangers           = 1024
+	maxStrangersPerSource  = 256
 	strangerLife           = 30 * time.Second
-	strangerBytes          = 256 << 10
+	strangerBytes          = 64 << 10
 )
 
 // gate bounds how many may be inside, in all and per source address.
