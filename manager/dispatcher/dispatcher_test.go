@@ -268,7 +268,7 @@ func TestStatusesAreMergedAndAcknowledgedInOrder(t *testing.T) {
 			agents[n].greeted()
 		}
 		time.Sleep(time.Second)
-		before := len(r.proposals)
+		before := r.proposed()
 		for n, a := range agents {
 			for i := range tasks {
 				a.report(uint64(i+1), status(fmt.Sprintf("t%d-%d", n, i), running))
@@ -286,10 +286,7 @@ func TestStatusesAreMergedAndAcknowledgedInOrder(t *testing.T) {
 				t.Errorf("task %s is acknowledged but %v", task.Id, task.Status.State)
 			}
 		}
-		r.mu.Lock()
-		used := len(r.proposals) - before
-		r.mu.Unlock()
-		if used > 10 {
+		if used := r.proposed() - before; used > 10 {
 			t.Errorf("%d batches took %d proposals", nodes*tasks, used)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -189,6 +190,12 @@ func (r *rig) commands() []*pb.Command {
 	return all
 }
 
+func (r *rig) proposed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.proposals)
+}
+
 // agent is the other end of a session.
 type agent struct {
 	r      *rig
@@ -217,7 +224,8 @@ func (r *rig) open(node string) *agent {
 
 func (a *agent) send(m *pb.AgentMessage) {
 	a.r.t.Helper()
-	if err := a.stream.Send(m); err != nil {
+	// io.EOF: the session ended; receiving tells why.
+	if err := a.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
 		a.r.t.Fatalf("send: %v", err)
 	}
 }
