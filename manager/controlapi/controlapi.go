@@ -30,7 +30,8 @@ type Attacher interface {
 }
 
 // AttachStream is one open attachment. One goroutine may receive while another
-// sends; Recv ends with io.EOF. Close ends both at once.
+// sends; Recv ends with io.EOF. Close ends both at once; it may be repeated and
+// come from any goroutine.
 type AttachStream interface {
 	Recv() (*pb.AttachUp, error)
 	Send(*pb.AttachDown) error

@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[pb.ExecInput, pb.ExecOutpu
 		return err
 	}
 	defer attached.Close()
+	defer context.AfterFunc(stream.Context(), attached.Close)()
 	go forwardInput(stream, attached) // ends with the stream, when this function returns
 	return forwardOutput(attached, stream)
 }

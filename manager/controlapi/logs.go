@@ -315,6 +315,7 @@ func (c *logCall) readOnce(ctx context.Context, lt *logTask, tail int64, since *
 		return nil, err
 	}
 	defer stream.Close()
+	defer context.AfterFunc(ctx, stream.Close)()
 	for {
 		up, err := stream.Recv()
 		switch {
