@@ -144,6 +144,9 @@ type ranked struct {
 func (r *run) ranking(nodes func(yield func(*node) bool)) []ranked {
 	counts := map[string]int{}
 	for n, tasks := range r.service.nodes {
+		if !n.known {
+			continue
+		}
 		for _, path := range r.paths(n) {
 			counts[path] += tasks
 		}

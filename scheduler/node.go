@@ -139,8 +139,16 @@ func (s *Set) forgetGhost(n *node) {
 	s.vacant = append(s.vacant, n.pos)
 }
 
-// classify puts a node into the classes whose constraints it satisfies.
+// classify puts a node into the classes whose constraints it satisfies, and
+// into its parts.
 func (s *Set) classify(n *node) {
+	for _, p := range s.partitions {
+		if n.known {
+			p.put(n)
+		} else {
+			p.drop(n)
+		}
+	}
 	for _, c := range s.classes {
 		if n.known && lasting(n, c.need) {
 			c.members.put(n.pos)

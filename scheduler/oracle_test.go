@@ -212,6 +212,10 @@ func books(s *Set) map[string]string {
 		if s.slots[n.pos] != n {
 			lines[n.id] += " misplaced"
 		}
+		if p := s.partition(byRack.spread).of[n]; p != nil {
+			i, found := p.members.find(n.pos / 64)
+			lines[n.id] += fmt.Sprintf(" part=%q of %d %v", p.path, p.count, found && p.members[i].bits>>(n.pos%64)&1 == 1)
+		}
 	}
 	for id, h := range s.tasks {
 		lines["task "+id] = fmt.Sprintf("%s %v", h.node.id, h.wanted)
@@ -225,11 +229,15 @@ func books(s *Set) map[string]string {
 			}
 		}
 	}
+	lines["parts"] = fmt.Sprint(len(s.partition(byRack.spread).all), len(s.partition(byRack.spread).of))
 	lines["levels"] = fmt.Sprint(members == counted, " known ", s.known)
 	return lines
 }
 
-var ssd = Compile(constrainedBy("node.labels.disk==ssd"))
+var (
+	ssd    = Compile(constrainedBy("node.labels.disk==ssd"))
+	byRack = Compile(spreadOver("node.labels.rack"))
+)
 
 // However a set came to its nodes and tasks, its account is the one of a set
 // that is told of them once.
@@ -237,9 +245,10 @@ func TestAccountEqualsRebuild(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := NewSet()
 		nodes, tasks := map[string]*pb.Node{}, map[string]*pb.Task{}
-		needs := [...]*Requirements{Compile(nil), Compile(needMemory(2)), Compile(publishing(80)), ssd}
+		needs := [...]*Requirements{Compile(nil), Compile(needMemory(2)), Compile(publishing(80)), ssd, byRack}
 		needOf := func(task *pb.Task) *Requirements { return needs[task.Slot] }
 		s.candidates(ssd)
+		s.partition(byRack.spread)
 		name := func(kind string, n int) string { return fmt.Sprint(kind, rapid.IntRange(0, n).Draw(t, kind)) }
 		t.Repeat(map[string]func(*rapid.T){
 			"node": func(t *rapid.T) {

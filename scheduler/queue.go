@@ -9,7 +9,7 @@ var (
 )
 
 // queue is a binary heap whose first element precedes all others. Only the
-// first one is ever changed or taken.
+// first one is ever changed or removed.
 type queue[T ordered[T]] []T
 
 // order makes a heap of elements in any order.
@@ -21,6 +21,20 @@ func (q queue[T]) order() {
 
 // fix restores the order after the first element changed.
 func (q queue[T]) fix() { q.sink(0) }
+
+// push adds an element.
+func (q *queue[T]) push(e T) {
+	h := append(*q, e)
+	for i := len(h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !h[i].before(h[up]) {
+			break
+		}
+		h[i], h[up] = h[up], h[i]
+		i = up
+	}
+	*q = h
+}
 
 // pop removes the first element.
 func (q *queue[T]) pop() {

@@ -43,6 +43,8 @@ type Set struct {
 	// levels[k] is the usable nodes that have k tasks.
 	levels  []level
 	classes map[string]*class
+	// partitions are remembered by the preferences that they divide by.
+	partitions map[string]*partition
 	// eased counts the changes that may have made room somewhere.
 	eased uint64
 	// changes counts those that may alter an explanation.
@@ -84,11 +86,12 @@ type holding struct {
 // NewSet returns a set without nodes.
 func NewSet() *Set {
 	return &Set{
-		nodes:    map[string]*node{},
-		tasks:    map[string]holding{},
-		services: map[string]*service{},
-		classes:  map[string]*class{},
-		unfit:    map[string]struct{}{},
+		nodes:      map[string]*node{},
+		tasks:      map[string]holding{},
+		services:   map[string]*service{},
+		classes:    map[string]*class{},
+		partitions: map[string]*partition{},
+		unfit:      map[string]struct{}{},
 	}
 }
 

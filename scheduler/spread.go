@@ -40,17 +40,24 @@ type branch struct {
 	tasks int // of the service, on all its nodes
 	byTag map[string]*branch
 	kids  queue[*branch]
-	leaf  queue[candidate]
+	// A leaf's nodes come one by one, emptiest first, from a walk over those
+	// without a task of the service, as long as there are any; the others, which
+	// all come after them, are in a queue.
+	walk *walk
+	leaf queue[candidate]
 }
 
 func (b *branch) first() candidate {
 	for len(b.kids) > 0 {
 		b = b.kids[0]
 	}
+	if b.walk != nil {
+		return b.walk.at
+	}
 	return b.leaf[0]
 }
 
-func (b *branch) empty() bool { return len(b.kids) == 0 && len(b.leaf) == 0 }
+func (b *branch) empty() bool { return len(b.kids) == 0 && b.walk == nil && len(b.leaf) == 0 }
 
 // before orders sibling branches: a flapping node is the last resort even if
 // that leaves the tasks unevenly spread.
@@ -64,7 +71,7 @@ func (b *branch) before(o *branch) bool {
 	if len(b.kids) > 0 {
 		return b.kids[0].before(o.kids[0])
 	}
-	return b.leaf[0].before(o.leaf[0])
+	return b.first().before(o.first())
 }
 
 // spread places with preferences: each task goes down the branches with the
@@ -73,29 +80,41 @@ func (b *branch) before(o *branch) bool {
 func (r *run) spread() {
 	root := &branch{}
 	members := r.set.candidates(r.need)
-	for k := range r.set.levels {
-		if r.set.levels[k].count == 0 {
-			continue
-		}
-		ring(r.set.levels[k].members, members, 0, len(r.set.slots), func(pos int) bool {
-			if n := r.set.slots[pos]; r.fits(n) {
-				leaf := root.find(r.need.spread, n)
-				leaf.leaf = append(leaf.leaf, r.candidate(n))
-			}
-			return true
-		})
-	}
+	parts := r.set.partition(r.need.spread)
 	for n, tasks := range r.service.nodes {
-		root.count(r.need.spread, n, tasks)
+		part := parts.of[n]
+		if part == nil {
+			continue // on a node that is gone
+		}
+		root.count(part.values, tasks)
+		r.queue(root, part, members, n)
+	}
+	for n := range r.flapping {
+		if part := parts.of[n]; part != nil && r.service.nodes[n] == 0 {
+			r.queue(root, part, members, n)
+		}
+	}
+	for _, part := range parts.all {
+		w := &walk{members: members, part: part}
+		if w.advance(r) {
+			root.find(part.values).walk = w
+		}
 	}
 	root.order()
 	r.drain(root)
 }
 
-// find returns the leaf that a node belongs to.
-func (b *branch) find(keys []SpreadKey, n *node) *branch {
-	for _, key := range keys {
-		value := key.value(n)
+// queue adds a node that fits to its leaf.
+func (r *run) queue(root *branch, p *part, members bitset, n *node) {
+	if n.level >= 0 && members.has(n.pos) && r.fits(n) {
+		leaf := root.find(p.values)
+		leaf.leaf = append(leaf.leaf, r.candidate(n))
+	}
+}
+
+// find returns the branch at the end of a path of values.
+func (b *branch) find(values []string) *branch {
+	for _, value := range values {
 		kid := b.byTag[value]
 		if kid == nil {
 			if b.byTag == nil {
@@ -103,7 +122,6 @@ func (b *branch) find(keys []SpreadKey, n *node) *branch {
 			}
 			kid = &branch{}
 			b.byTag[value] = kid
-			b.kids = append(b.kids, kid)
 		}
 		b = kid
 	}
@@ -112,18 +130,20 @@ func (b *branch) find(keys []SpreadKey, n *node) *branch {
 
 // count adds a node's tasks to the branches it belongs to, whether or not it
 // has room for more.
-func (b *branch) count(keys []SpreadKey, n *node, tasks int) {
-	for _, key := range keys {
-		if b = b.byTag[key.value(n)]; b == nil {
-			return
-		}
+func (b *branch) count(values []string, tasks int) {
+	b.find(values)
+	for _, value := range values {
+		b = b.byTag[value]
 		b.tasks += tasks
 	}
 }
 
+// order puts the branches that have nodes that fit in order.
 func (b *branch) order() {
-	for _, kid := range b.kids {
-		kid.order()
+	for _, kid := range b.byTag {
+		if kid.order(); !kid.empty() {
+			b.kids = append(b.kids, kid)
+		}
 	}
 	b.kids.order()
 	b.leaf.order()
@@ -147,6 +167,19 @@ func (r *run) descend(b *branch) {
 			b.kids.pop()
 		} else {
 			b.kids.fix()
+		}
+		return
+	}
+	if b.walk != nil {
+		c := b.walk.at
+		r.take(c.node)
+		if r.fits(c.node) {
+			c.service++
+			c.tasks++
+			b.leaf.push(c)
+		}
+		if !b.walk.advance(r) {
+			b.walk = nil
 		}
 		return
 	}
