@@ -23,7 +23,7 @@ func (tx *txn) createTasks(c *pb.CreateTasks) error {
 		if !tx.creatable(t) {
 			continue
 		}
-		n := tx.interned(shallow(t))
+		n := tx.interned(copyTask(t))
 		n.Meta = tx.created()
 		if n.Status == nil {
 			n.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: tx.at}
@@ -58,10 +58,22 @@ func (tx *txn) interned(t *pb.Task) *pb.Task {
 
 // changeTask stores a changed copy of a task.
 func (tx *txn) changeTask(old *pb.Task, change func(*pb.Task)) {
-	n := shallow(old)
+	n := copyTask(old)
 	n.Meta = tx.updated(old.Meta)
 	change(n)
 	tx.putTask(old, n)
+}
+
+// copyTask is shallow written out, for the object that changes most.
+func copyTask(t *pb.Task) *pb.Task {
+	n := &pb.Task{
+		Id: t.Id, Meta: t.Meta,
+		ServiceId: t.ServiceId, ServiceName: t.ServiceName, SpecVersion: t.SpecVersion, Slot: t.Slot, NodeId: t.NodeId,
+		DesiredState: t.DesiredState, Status: t.Status,
+		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
+	}
+	keepUnknown(t, n)
+	return n
 }
 
 // endTask gives a task an end that no agent will report.

@@ -89,17 +89,16 @@ func (s *State) View() View { return View{s.present.Load()} }
 // index 0 means from now on. If the changes since index are not known any
 // more, Next says so with fault.Lagged.
 func (s *State) Watch(index uint64, kinds ...pb.Kind) *Watch {
-	s.history.mu.Lock()
-	defer s.history.mu.Unlock()
+	past := s.history.past.Load()
 	if index == 0 {
-		return s.history.watch(s.history.end(), 0, kinds)
+		return s.history.watch(past.end(), 0, kinds)
 	}
-	return s.history.watch(s.history.position(index), index, kinds)
+	return s.history.watch(past.position(index), index, kinds)
 }
 
 // ViewAndWatch returns a snapshot and all that changes after it.
 func (s *State) ViewAndWatch(kinds ...pb.Kind) (View, *Watch) {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()
-	return s.View(), s.history.watch(s.history.end(), 0, kinds)
+	return s.View(), s.history.watch(s.history.past.Load().end(), 0, kinds)
 }

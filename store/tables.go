@@ -98,8 +98,8 @@ func (tx *txn) created() *pb.Meta {
 
 // updated is the Meta of an object that its spec's writer changes.
 func (tx *txn) updated(m *pb.Meta) *pb.Meta {
-	n := shallow(m)
-	n.Version, n.UpdatedAt = tx.index, tx.at
+	n := &pb.Meta{Version: tx.index, CreatedAt: m.GetCreatedAt(), UpdatedAt: tx.at}
+	keepUnknown(m, n)
 	return n
 }
 
@@ -120,6 +120,13 @@ func shallow[M proto.Message](m M) M {
 	})
 	to.SetUnknown(from.GetUnknown())
 	return to.Interface().(M)
+}
+
+// keepUnknown carries fields of a newer minid over to a copy.
+func keepUnknown(from, to proto.Message) {
+	if unknown := from.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		to.ProtoReflect().SetUnknown(unknown)
+	}
 }
 
 // was turns the absent old object of a creation into a plain nil.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -18,19 +19,26 @@ const maxHistory = 1 << 18
 // ErrWatchClosed is what Next returns after Close.
 var ErrWatchClosed = errors.New("watch is closed")
 
-// history is the recent past: one batch per entry that changed something.
-// Batches are numbered; a reader keeps the number of the next one it wants, so
-// a slow or forgotten reader holds nothing back.
+// history is the recent past. The writer replaces it whole; readers load it
+// without a lock and keep only the number of the next batch they want, so a
+// slow or forgotten reader holds nothing back and nobody waits for it.
 type history struct {
-	mu      sync.Mutex // held for moments only, by the writer and by readers
-	limit   int        // of changes kept
+	mu    sync.Mutex // held by the writer, and to pair a view with a position
+	limit int        // of changes kept
+	past  atomic.Pointer[past]
+}
+
+// past is immutable, but for elements of the array behind batches that no
+// reader of it sees.
+type past struct {
 	batches []batch
 	first   uint64        // number of batches[0]
 	changes int           // in all batches
 	floor   uint64        // changes up to this raft index are gone
-	grown   chan struct{} // closed at the next append
+	grown   chan struct{} // closed when there is a newer past
 }
 
+// batch is what one entry changed.
 type batch struct {
 	index   uint64
 	kinds   kindSet
@@ -50,11 +58,13 @@ func setOf(kinds ...pb.Kind) (set kindSet) {
 func (s kindSet) has(k pb.Kind) bool { return s&(1<<k) != 0 }
 
 func newHistory(limit int) *history {
-	return &history{limit: limit, grown: make(chan struct{})}
+	h := &history{limit: limit}
+	h.past.Store(&past{grown: make(chan struct{})})
+	return h
 }
 
 // end is the number of the batch that comes next.
-func (h *history) end() uint64 { return h.first + uint64(len(h.batches)) }
+func (p *past) end() uint64 { return p.first + uint64(len(p.batches)) }
 
 // append adds the changes of one entry and wakes all readers at once. The last
 // batch always stays, however large.
@@ -66,39 +76,40 @@ func (h *history) append(index uint64, changes []Change) {
 	for i := range changes {
 		kinds |= setOf(changes[i].Kind)
 	}
-	h.batches = append(h.batches, batch{index, kinds, slices.Clip(changes)})
-	h.changes += len(changes)
+	old := h.past.Load()
+	p := *old
+	p.batches = append(p.batches, batch{index, kinds, slices.Clip(changes)})
+	p.changes += len(changes)
 	drop := 0
-	for ; h.changes > h.limit && drop < len(h.batches)-1; drop++ {
-		h.changes -= len(h.batches[drop].changes)
-		h.floor = h.batches[drop].index
+	for ; p.changes > h.limit && drop < len(p.batches)-1; drop++ {
+		p.changes -= len(p.batches[drop].changes)
+		p.floor = p.batches[drop].index
 	}
-	clear(h.batches[:drop])
-	h.batches = h.batches[drop:]
-	h.first += uint64(drop)
-	h.wake()
+	p.batches = p.batches[drop:] // the array's next growth frees what is dropped
+	p.first += uint64(drop)
+	h.replace(old, &p)
 }
 
 // forget drops everything: the state jumped to index, and every reader lags.
 func (h *history) forget(index uint64) {
-	h.first = h.end() + 1
-	h.batches, h.changes, h.floor = nil, 0, index
-	h.wake()
+	old := h.past.Load()
+	h.replace(old, &past{first: old.end() + 1, floor: index})
 }
 
-func (h *history) wake() {
-	close(h.grown)
-	h.grown = make(chan struct{})
+func (h *history) replace(old, p *past) {
+	p.grown = make(chan struct{})
+	h.past.Store(p)
+	close(old.grown)
 }
 
 // position is the number of the first batch after a raft index; a number that
 // is gone already if batches after the index are.
-func (h *history) position(index uint64) uint64 {
-	if index < h.floor {
-		return h.first - 1
+func (p *past) position(index uint64) uint64 {
+	if index < p.floor {
+		return p.first - 1
 	}
-	i := sort.Search(len(h.batches), func(i int) bool { return h.batches[i].index > index })
-	return h.first + uint64(i)
+	i := sort.Search(len(p.batches), func(i int) bool { return p.batches[i].index > index })
+	return p.first + uint64(i)
 }
 
 func (h *history) watch(next, after uint64, kinds []pb.Kind) *Watch {
@@ -161,33 +172,34 @@ func (w *Watch) ended(ctx context.Context) error {
 // take moves past all batches there are and returns them, and what to wait for
 // if they do not help.
 func (w *Watch) take() ([]batch, <-chan struct{}, error) {
-	h := w.history
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if w.next < h.first {
-		return nil, nil, fault.New(fault.Lagged, "watch changes: those before index %d are not kept any more", h.floor+1)
+	p := w.history.past.Load()
+	if w.next < p.first {
+		return nil, nil, fault.New(fault.Lagged, "watch changes: those before index %d are not kept any more", p.floor+1)
 	}
-	// Copied, because append drops the head in place.
-	batches := slices.Clone(h.batches[w.next-h.first:])
-	w.next = h.end()
-	return batches, h.grown, nil
+	batches := p.batches[w.next-p.first:]
+	w.next = p.end()
+	return batches, p.grown, nil
 }
 
 // collect picks the changes that the watch is for.
 func (w *Watch) collect(batches []batch) []Change {
-	wanted := batches[:0]
+	if len(batches) == 1 && batches[0].index > w.after && batches[0].kinds&^w.kinds == 0 {
+		return batches[0].changes
+	}
 	total := 0
 	for _, b := range batches {
-		if b.index > w.after && b.kinds&w.kinds != 0 {
-			wanted = append(wanted, b)
+		if w.wants(b) {
 			total += len(b.changes)
 		}
 	}
-	if len(wanted) == 1 && wanted[0].kinds&^w.kinds == 0 {
-		return wanted[0].changes
+	if total == 0 {
+		return nil
 	}
 	changes := make([]Change, 0, total)
-	for _, b := range wanted {
+	for _, b := range batches {
+		if !w.wants(b) {
+			continue
+		}
 		for _, c := range b.changes {
 			if w.kinds.has(c.Kind) {
 				changes = append(changes, c)
@@ -196,3 +208,5 @@ func (w *Watch) collect(batches []batch) []Change {
 	}
 	return changes
 }
+
+func (w *Watch) wants(b batch) bool { return b.index > w.after && b.kinds&w.kinds != 0 }
