@@ -36,6 +36,8 @@ type cli struct {
 	started bool
 }
 
+// run carries out a command line. The end of ctx counts as an interruption by
+// the user.
 func (c *cli) run(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)

@@ -10,12 +10,11 @@ import (
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv))
 }
 
-// run is the whole program but for the process around it. The end of ctx
-// counts as an interruption by the user.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
+// run is the whole program but for the process around it.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer, env func(string) string) int {
 	c := &cli{stdin: stdin, stdout: stdout, stderr: stderr, env: env, now: time.Now}
-	return c.run(ctx, args)
+	return c.run(context.Background(), args)
 }
