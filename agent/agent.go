@@ -31,7 +31,7 @@ type Config struct {
 	Logs    Logs
 	Exec    Exec
 	// Describe finds out what the node is; asked at the start of each session
-	// and once a minute after.
+	// and once a minute after. It has 5 s.
 	Describe func(context.Context) *pb.NodeDescription
 	// Dial connects to a manager's control address. It need not wait for the
 	// connection.
@@ -124,6 +124,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.saveStatuses(ctx) })
 	g.Go(func() error { return a.keepSession(ctx) })
 	return g.Wait()
+}
+
+func (a *Agent) describe(ctx context.Context) *pb.NodeDescription {
+	ctx, cancel := context.WithTimeout(ctx, describeWithin)
+	defer cancel()
+	return a.cfg.Describe(ctx)
 }
 
 // Running counts the tasks that run on this node.

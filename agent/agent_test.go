@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,6 +54,7 @@ type manager struct {
 	end         chan struct{}
 	sessions    int
 	batches     []*pb.StatusBatch
+	described   []string // runtime versions told
 	// latest status told of each task.
 	latest   map[string]*pb.TaskStatus
 	attached chan attachStream
@@ -109,6 +111,8 @@ func (m *manager) hear(msg *pb.AgentMessage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
+	case msg.GetDescription() != nil:
+		m.described = append(m.described, msg.GetDescription().GetRuntimeVersion())
 	case msg.GetHeartbeat() != nil && m.beats:
 		m.session.Send(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}})
 	case msg.GetStatuses() != nil:
@@ -177,6 +181,7 @@ type world struct {
 	mu       sync.Mutex
 	dialed   []string
 	away     map[string]bool
+	version  atomic.Pointer[string]
 }
 
 // play runs a test in virtual time with managers of these names.
@@ -185,6 +190,7 @@ func play(t *testing.T, runtime *faketask.Runtime, test func(*world), managers .
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, runtime: runtime, managers: map[string]*manager{}, away: map[string]bool{}, db: filepath.Join(dir, "agent.db")}
+		w.version.Store(new(string))
 		for _, addr := range managers {
 			m := &manager{
 				addr: addr, listener: bufconn.Listen(1 << 20), server: grpc.NewServer(),
@@ -208,7 +214,7 @@ func (w *world) start(addrs ...string) {
 		NodeID: "n1", NodeName: "alpha", DB: w.db,
 		Runtime: w.runtime, Logs: w.runtime, Exec: w.runtime,
 		Describe: func(context.Context) *pb.NodeDescription {
-			return &pb.NodeDescription{Hostname: "alpha", Platform: &pb.Platform{Os: "linux", Architecture: "amd64"}}
+			return &pb.NodeDescription{Hostname: "alpha", RuntimeVersion: *w.version.Load(), Platform: &pb.Platform{Os: "linux", Architecture: "amd64"}}
 		},
 		Dial:     w.dial,
 		Managers: addrs,

@@ -27,7 +27,8 @@ const (
 	// missedBeats is how many periods of silence end a session.
 	missedBeats = 3
 	// describeEvery is how often a node looks at itself again.
-	describeEvery = time.Minute
+	describeEvery  = time.Minute
+	describeWithin = 5 * time.Second
 	// redirects that are followed without a pause in between.
 	maxRedirects = 3
 )
@@ -84,6 +85,7 @@ type session struct {
 	// silence ends the session; each message puts it off.
 	silence  *time.Timer
 	attaches *attaches
+	wg       sync.WaitGroup
 	// ready is closed when the first full set was taken: only then is it known
 	// which statuses the managers lack.
 	ready chan struct{}
@@ -121,7 +123,7 @@ func (a *Agent) session(ctx context.Context, addr string) (welcomed bool, err er
 }
 
 func (s *session) run(ctx context.Context) (err error) {
-	description := s.cfg.Describe(ctx)
+	description := s.describe(ctx)
 	s.worker.newSession()
 	s.statuses.newSession()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -129,9 +131,9 @@ func (s *session) run(ctx context.Context) (err error) {
 	if s.stream, err = s.client.Session(ctx); err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
+	defer s.wg.Wait()
+	defer cancel(nil)
+	s.wg.Go(func() {
 		if err := s.send(ctx, description); err != nil {
 			cancel(err)
 		}
@@ -231,8 +233,8 @@ func (s *session) send(ctx context.Context, description *pb.NodeDescription) err
 	}
 	beat := time.NewTimer(welcomeWithin)
 	defer beat.Stop()
-	look := time.NewTicker(describeEvery)
-	defer look.Stop()
+	found := make(chan *pb.NodeDescription)
+	s.wg.Go(func() { s.lookAgain(ctx, found) })
 	ready := s.ready
 	var toSend, flush <-chan struct{}
 	for err == nil {
@@ -246,8 +248,11 @@ func (s *session) send(ctx context.Context, description *pb.NodeDescription) err
 		case <-beat.C:
 			err = s.stream.Send(&pb.AgentMessage{Kind: &pb.AgentMessage_Heartbeat{Heartbeat: &pb.Heartbeat{}}})
 			beat.Reset(s.nextBeat())
-		case <-look.C:
-			description, err = s.describe(ctx, description)
+		case now := <-found:
+			if !proto.Equal(now, description) {
+				description = now
+				err = s.stream.Send(&pb.AgentMessage{Kind: &pb.AgentMessage_Description{Description: now}})
+			}
 		case <-toSend:
 			toSend, flush = nil, after(coalesce)
 		case <-flush:
@@ -268,12 +273,21 @@ func (s *session) nextBeat() time.Duration {
 	return jitter(s.period, s.period/10)
 }
 
-func (s *session) describe(ctx context.Context, last *pb.NodeDescription) (*pb.NodeDescription, error) {
-	now := s.cfg.Describe(ctx)
-	if proto.Equal(last, now) {
-		return last, nil
+// lookAgain describes the node beside the sending loop: heartbeats must not wait
+// for a runtime that does not answer.
+func (s *session) lookAgain(ctx context.Context, found chan<- *pb.NodeDescription) {
+	for {
+		select {
+		case <-time.After(describeEvery):
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case found <- s.describe(ctx):
+		case <-ctx.Done():
+			return
+		}
 	}
-	return now, s.stream.Send(&pb.AgentMessage{Kind: &pb.AgentMessage_Description{Description: now}})
 }
 
 func (s *session) sendStatuses() error {

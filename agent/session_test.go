@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/minid/minid/agent"
 	"github.com/minid/minid/agent/faketask"
 	"github.com/minid/minid/agent/task"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -37,7 +38,7 @@ func TestRunsWhatItIsAssigned(t *testing.T) {
 		}
 		m.diff(0, []*pb.AssignmentKey{{Kind: pb.Kind_KIND_TASK, Id: "t2"}, {Kind: pb.Kind_KIND_SERVICE, Id: "service-of-t2@1"}})
 		w.pass(time.Second)
-		if ids, _ := w.runtime.List(t.Context()); len(ids) > 0 {
+		if ids, _ := w.runtime.List(w.Context()); len(ids) > 0 {
 			t.Errorf("left over: %v", ids)
 		}
 		if n := m.count(); n != 1 {
@@ -74,6 +75,40 @@ func TestFollowsTheLeader(t *testing.T) {
 			t.Errorf("dialed (-want +got):\n%s", diff)
 		}
 	}, "m1", "m2")
+}
+
+func TestTellsWhatChangedInTheNode(t *testing.T) {
+	play(t, faketask.New(nil), func(w *world) {
+		w.start("m1")
+		w.pass(90 * time.Second)
+		upgraded := "v2.9"
+		w.version.Store(&upgraded)
+		w.pass(5 * time.Minute)
+		m := w.managers["m1"]
+		m.locked(func() {
+			if !slices.Equal(m.described, []string{upgraded}) {
+				t.Errorf("told of runtimes %q, want the new one once", m.described)
+			}
+		})
+		if n := m.count(); n != 1 {
+			t.Errorf("%d sessions", n)
+		}
+	}, "m1")
+}
+
+func TestClearLeavesNothing(t *testing.T) {
+	play(t, faketask.New(nil), func(w *world) {
+		w.managers["m1"].set = join(assign("t1", running), assign("t2", ready))
+		w.start("m1")
+		w.pass(time.Second)
+		w.stop()
+		if err := agent.Clear(w.Context(), w.runtime); err != nil {
+			t.Error(err)
+		}
+		if ids, _ := w.runtime.List(w.Context()); len(ids) > 0 {
+			t.Errorf("left over: %v", ids)
+		}
+	}, "m1")
 }
 
 func TestLeavesSilentManager(t *testing.T) {
@@ -255,14 +290,14 @@ func TestForgottenWhileStopping(t *testing.T) {
 				w.start("m1")
 			}
 			w.pass(time.Minute)
-			if ids, _ := w.runtime.List(t.Context()); len(ids) > 0 {
+			if ids, _ := w.runtime.List(w.Context()); len(ids) > 0 {
 				t.Errorf("left over: %v", ids)
 			}
 			run := w.runtime.History()[0]
 			if !restart && run.ExitCode != 143 {
 				t.Errorf("killed with code %d within its grace period", run.ExitCode)
 			}
-			if err := w.runtime.Logs(t.Context(), "t1", &pb.LogsAttach{}, func(*pb.LogBatch) error { return nil }); err == nil {
+			if err := w.runtime.Logs(w.Context(), "t1", &pb.LogsAttach{}, func(*pb.LogBatch) error { return nil }); err == nil {
 				t.Error("its log is still there")
 			}
 		}, "m1")
@@ -273,10 +308,10 @@ func TestRemovesLeftovers(t *testing.T) {
 	runtime := faketask.New(nil)
 	play(t, runtime, func(w *world) {
 		spec := &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "x"}}
-		if err := runtime.Prepare(t.Context(), &task.Wanted{ID: "stray", ServiceID: "s", Slot: 1, Spec: spec}, func(string) {}); err != nil {
+		if err := runtime.Prepare(w.Context(), &task.Wanted{ID: "stray", ServiceID: "s", Slot: 1, Spec: spec}, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
-		if err := runtime.Start(t.Context(), "stray"); err != nil {
+		if err := runtime.Start(w.Context(), "stray"); err != nil {
 			t.Fatal(err)
 		}
 		m := w.managers["m1"]
@@ -284,12 +319,12 @@ func TestRemovesLeftovers(t *testing.T) {
 		m.leader = "nobody"
 		w.start("m1")
 		w.pass(time.Minute)
-		if ids, _ := runtime.List(t.Context()); !slices.Equal(ids, []string{"stray"}) {
+		if ids, _ := runtime.List(w.Context()); !slices.Equal(ids, []string{"stray"}) {
 			t.Errorf("before a full set: %v", ids)
 		}
 		m.locked(func() { m.leader = "" })
 		w.pass(time.Minute)
-		if ids, _ := runtime.List(t.Context()); !slices.Equal(ids, []string{"t1"}) {
+		if ids, _ := runtime.List(w.Context()); !slices.Equal(ids, []string{"t1"}) {
 			t.Errorf("after a full set: %v", ids)
 		}
 	}, "m1")

@@ -63,7 +63,7 @@ func (w *worker) restore(ctx context.Context, s saved) {
 	defer w.mu.Unlock()
 	w.ctx = ctx
 	w.have = s.assignments
-	w.platform = w.agent.cfg.Describe(ctx).GetPlatform()
+	w.platform = w.agent.describe(ctx).GetPlatform()
 	w.hold = restoreReason
 	w.wg.Go(func() {
 		select {
