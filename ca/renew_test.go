@@ -35,7 +35,7 @@ type renewal struct {
 // life is that of the default certificate.
 const life = 90 * 24 * time.Hour
 
-func virtually(t *testing.T, f func(t *testing.T, r *renewal)) {
+func virtually(t *testing.T, life time.Duration, f func(t *testing.T, r *renewal)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &renewal{world: newWorld(t, time.Now()), keys: mustOpen(t, t.TempDir()), start: time.Now(), ended: make(chan error, 1)}
 		joined, err := r.world.ca.Join(from(t, rpc.Identity{}), &pb.JoinRequest{Csr: request(t), Token: r.world.Cluster.JoinTokens.Worker})
@@ -86,7 +86,7 @@ func (r *renewal) counts() (asked, got int) {
 }
 
 func TestRenewsInThePartOfLifeMeantForIt(t *testing.T) {
-	virtually(t, func(t *testing.T, r *renewal) {
+	virtually(t, life, func(t *testing.T, r *renewal) {
 		time.Sleep(2 * 365 * 24 * time.Hour)
 		synctest.Wait()
 		last := time.Duration(0)
@@ -106,7 +106,7 @@ func TestRenewsInThePartOfLifeMeantForIt(t *testing.T) {
 }
 
 func TestRenewsWhenTheRoleChanges(t *testing.T) {
-	virtually(t, func(t *testing.T, r *renewal) {
+	virtually(t, life, func(t *testing.T, r *renewal) {
 		for _, role := range []pb.NodeRole{managerRole, workerRole} {
 			r.world.want(t, r.nodeID, role)
 			r.Renew()
@@ -124,7 +124,7 @@ func TestRenewsWhenTheRoleChanges(t *testing.T) {
 }
 
 func TestFailedRenewalsBackOff(t *testing.T) {
-	virtually(t, func(t *testing.T, r *renewal) {
+	virtually(t, life, func(t *testing.T, r *renewal) {
 		r.setFail(errors.New("no manager in reach"))
 		r.Renew()
 		time.Sleep(time.Hour)
@@ -148,9 +148,9 @@ func TestFailedRenewalsBackOff(t *testing.T) {
 }
 
 func TestRenewerEndsWithItsCertificate(t *testing.T) {
-	virtually(t, func(t *testing.T, r *renewal) {
+	virtually(t, 24*time.Hour, func(t *testing.T, r *renewal) {
 		r.setFail(errors.New("no manager in reach"))
-		time.Sleep(life + 2*time.Hour)
+		time.Sleep(26 * time.Hour)
 		if err := <-r.ended; !fault.Is(err, fault.Denied) || fault.TryOf(err) == "" {
 			t.Errorf("ended with %v", err)
 		}
@@ -159,7 +159,7 @@ func TestRenewerEndsWithItsCertificate(t *testing.T) {
 }
 
 func TestRenewerTakesNoForeignCertificate(t *testing.T) {
-	virtually(t, func(t *testing.T, r *renewal) {
+	virtually(t, life, func(t *testing.T, r *renewal) {
 		before := r.keys.Self()
 		r.cfg.Request = func(_ context.Context, csr []byte) (*pb.Certificate, error) {
 			cert, err := r.world.Root.Issue(csr, Subject{"other", r.world.Cluster.Id, managerRole}, life, time.Now())

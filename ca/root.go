@@ -173,17 +173,28 @@ func (r *Root) Verify(cert *x509.Certificate, now time.Time) (rpc.Identity, erro
 		DNSName:   rpc.RoleName(id.Role),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	switch {
-	case err != nil || id.ClusterID != r.ClusterID():
+	if err != nil || id.ClusterID != r.ClusterID() {
 		return rpc.Identity{}, fault.New(fault.Denied, "bad certificate of node %s: another cluster's CA issued it", id.NodeID).
 			WithTry("minictl swarm leave --force, then minictl swarm join with a token of this cluster")
-	case now.Before(cert.NotBefore):
-		return rpc.Identity{}, fault.New(fault.Denied, "the certificate of node %s is valid from %s only: a clock is wrong", id.NodeID, stamp(cert.NotBefore)).
-			WithTry("timedatectl, on both machines")
-	case now.After(cert.NotAfter):
-		return rpc.Identity{}, expired(id.NodeID, cert.NotAfter)
+	}
+	if err := inDate(cert, now); err != nil {
+		return rpc.Identity{}, err
 	}
 	return id, nil
+}
+
+// inDate says whether a node's certificate is valid at now.
+func inDate(cert *x509.Certificate, now time.Time) error {
+	node := cert.Subject.CommonName
+	switch {
+	case now.Before(cert.NotBefore):
+		return fault.New(fault.Denied, "the certificate of node %s is valid from %s only: a clock is wrong", node, stamp(cert.NotBefore)).
+			WithTry("timedatectl, on both machines")
+	case now.After(cert.NotAfter):
+		return fault.New(fault.Denied, "the certificate of node %s expired at %s: the node was off or cut off for too long", node, stamp(cert.NotAfter)).
+			WithTry("minictl swarm leave --force, then minictl swarm join --token TOKEN HOST:2377")
+	}
+	return nil
 }
 
 // clamp moves t into the span, so that the chain is judged apart from the
@@ -196,11 +207,6 @@ func clamp(t, from, to time.Time) time.Time {
 		return to
 	}
 	return t
-}
-
-func expired(nodeID string, at time.Time) error {
-	return fault.New(fault.Denied, "the certificate of node %s expired at %s: the node was off or cut off for too long", nodeID, stamp(at)).
-		WithTry("minictl swarm leave --force, then minictl swarm join --token TOKEN HOST:2377")
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

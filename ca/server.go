@@ -160,13 +160,13 @@ func (s *Server) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.Certifica
 // changeRole makes the cluster see a node's new role before the node itself
 // does. A demoted manager leaves raft first: a worker must not have a vote.
 func (s *Server) changeRole(ctx context.Context, node *pb.Node, role pb.NodeRole) error {
+	if role == node.Role {
+		return nil
+	}
 	if role == pb.NodeRole_NODE_ROLE_WORKER && s.cfg.RemoveVoter != nil {
 		if err := s.cfg.RemoveVoter(ctx, node.Id); err != nil {
 			return fmt.Errorf("remove its vote: %w", err)
 		}
-	}
-	if role == node.Role {
-		return nil
 	}
 	set := &pb.Command{Kind: &pb.Command_SetNodeRole{SetNodeRole: &pb.SetNodeRole{Id: node.Id, Role: role}}}
 	if err := s.cfg.Propose.one(ctx, set); err != nil {

@@ -176,7 +176,8 @@ func TestRenewFollowsTheWantedRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := rpc.Identity{NodeID: joined.NodeId, ClusterID: w.Cluster.Id, Role: workerRole}
-	for _, role := range []pb.NodeRole{workerRole, managerRole, managerRole, workerRole} {
+	before := workerRole
+	for _, role := range []pb.NodeRole{workerRole, managerRole, managerRole, workerRole, workerRole} {
 		w.want(t, self.NodeID, role)
 		w.removed = nil
 		got, err := w.ca.Renew(from(t, self), &pb.RenewRequest{Csr: request(t)})
@@ -186,9 +187,10 @@ func TestRenewFollowsTheWantedRole(t *testing.T) {
 		if stored := w.state.View().Node(self.NodeID).Role; stored != role {
 			t.Errorf("the state says %v, want %v", stored, role)
 		}
-		if voteTaken := len(w.removed) > 0; voteTaken != (role == workerRole) {
-			t.Errorf("as %v: vote taken is %v", role, voteTaken)
+		if voteTaken := len(w.removed) > 0; voteTaken != (before == managerRole && role == workerRole) {
+			t.Errorf("from %v to %v: vote taken is %v", before, role, voteTaken)
 		}
+		before = role
 	}
 	w.remove(t, self.NodeID)
 	for name, id := range map[string]rpc.Identity{"removed": self, "stranger": {}} {
