@@ -69,12 +69,18 @@ func (c *cli) root() *cobra.Command {
 	return root
 }
 
+// later are commands that Swarm has and minid does not have yet.
+const later = " stack network volume rollback unlock unlock-key "
+
 // group is a command that only holds others.
 func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
+			}
+			if strings.Contains(later, " "+args[0]+" ") {
+				return fmt.Errorf("%q is not supported yet", cmd.CommandPath()+" "+args[0])
 			}
 			near := ""
 			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
@@ -97,7 +103,7 @@ func (c *cli) command(use, short string, args cobra.PositionalArgs, do action) *
 	return c.streaming(use, short, args, func(ctx context.Context, args []string) error {
 		ctx, cancel := bounded(ctx)
 		defer cancel()
-		return do(ctx, args)
+		return overdue(ctx, do(ctx, args))
 	})
 }
 

@@ -43,3 +43,11 @@ func (a *api) close() {
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, callTimeout, fault.New(fault.Timeout, "no answer within %v", callTimeout))
 }
+
+// overdue says that a bounded call took too long in place of what gRPC says.
+func overdue(ctx context.Context, err error) error {
+	if err != nil && fault.Is(err, fault.Timeout) && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

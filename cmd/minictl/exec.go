@@ -64,7 +64,7 @@ func (c *cli) exec(ctx context.Context, start *pb.ExecStart) error {
 	defer cancel()
 	stream, err := a.control.Exec(ctx)
 	if err != nil {
-		return err
+		return &exitError{exitExec, err}
 	}
 	in := &execInput{stream: stream}
 	if start.Tty {
@@ -172,7 +172,7 @@ func (c *cli) execOutput(stream pb.Control_ExecClient) error {
 			return &exitError{exitExec, errors.New("exec ended without an exit code: the connection to the task broke")}
 		}
 		if err != nil {
-			return err
+			return &exitError{exitExec, err}
 		}
 		switch k := out.Kind.(type) {
 		case *pb.ExecOutput_Stdout:

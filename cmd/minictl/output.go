@@ -86,7 +86,8 @@ type listing[T proto.Message] struct {
 func (l listing[T]) fetch(ctx context.Context) ([]T, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	return l.rows(ctx)
+	rows, err := l.rows(ctx)
+	return rows, overdue(ctx, err)
 }
 
 // show prints a listing as the flags say.

@@ -12,6 +12,10 @@ import (
 // is being elected.
 const retryPause = 300 * time.Millisecond
 
+// batch is how many events are taken in at a time at most: with thousands of
+// tasks, looking at all of them after each event would take minutes.
+const batch = 1024
+
 // Open starts a watch on the service and its tasks: a snapshot, then changes.
 // The function that it returns gives the next event.
 type Open func(ctx context.Context) (next func() (*pb.WatchEvent, error), err error)
@@ -22,7 +26,7 @@ func Follow(ctx context.Context, open Open, t *Tracker, d Display) (Outcome, err
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer func() { d.Close(t, time.Now()) }()
-	events, failures := make(chan *pb.WatchEvent), make(chan error, 1)
+	events, failures := make(chan *pb.WatchEvent, batch), make(chan error, 1)
 	go func() { failures <- pump(ctx, open, events) }()
 	for {
 		outcome, left := t.Verdict(time.Now())
@@ -39,15 +43,29 @@ func Follow(ctx context.Context, open Open, t *Tracker, d Display) (Outcome, err
 		case err := <-failures:
 			return Waiting, err
 		case ev := <-events:
-			if ev == nil {
-				t.Reset()
-				continue
-			}
 			now := time.Now()
-			d.Show(t, t.Apply(ev, now), now)
+			changes := take(t, ev, events, now)
+			t.Settle(now)
+			d.Show(t, changes, now)
 		case <-time.After(wait):
 			d.Show(t, nil, time.Now())
 		}
+	}
+}
+
+// take applies an event and those that wait behind it. nil starts over.
+func take(t *Tracker, ev *pb.WatchEvent, more <-chan *pb.WatchEvent, now time.Time) []Change {
+	var changes []Change
+	for waiting := len(more); ; waiting-- {
+		if ev == nil {
+			t.Reset()
+		} else {
+			changes = append(changes, t.Apply(ev, now)...)
+		}
+		if waiting == 0 {
+			return changes
+		}
+		ev = <-more
 	}
 }
 

@@ -209,6 +209,7 @@ func TestVerdict(t *testing.T) {
 		tracker := NewTracker(test.service, nodes)
 		for _, ev := range test.events {
 			tracker.Apply(ev, start)
+			tracker.Settle(start)
 		}
 		if got, _ := tracker.Verdict(start.Add(test.after)); got != test.want {
 			t.Errorf("%s: outcome %v, expected %v", test.name, got, test.want)
@@ -324,5 +325,49 @@ func TestFollow(t *testing.T) {
 				synctest.Wait()
 			})
 		})
+	}
+}
+
+// A task that failed and was replaced between two looks at the service starts
+// the verification anew.
+func TestFailureBetweenLooks(t *testing.T) {
+	tracker := NewTracker(service(1), nodes)
+	tracker.Apply(synced, start)
+	tracker.Apply(put(task("a", 1, run)), start)
+	tracker.Settle(start)
+	tracker.Apply(put(task("a", 1, dead)), start)
+	tracker.Apply(put(task("b", 1, run)), start)
+	tracker.Settle(start.Add(time.Second))
+	if got, left := tracker.Verdict(start.Add(time.Second)); got != Waiting || left != time.Second {
+		t.Errorf("outcome %v, %v left", got, left)
+	}
+}
+
+// BenchmarkFollow is the start of 1000 replicas as minictl sees it.
+func BenchmarkFollow(b *testing.B) {
+	var events []*pb.WatchEvent
+	events = append(events, synced)
+	for _, state := range []pb.TaskState{pending, assigned, preparing, ready, run} {
+		for i := range 1000 {
+			events = append(events, put(task(fmt.Sprint(i), uint64(i+1), state)))
+		}
+	}
+	for b.Loop() {
+		tracker, d := NewTracker(service(1000), nodes), NewPlain(new(strings.Builder))
+		queue := make(chan *pb.WatchEvent, len(events))
+		for _, ev := range events {
+			queue <- ev
+		}
+		now := start
+		for len(queue) > 0 {
+			part := make(chan *pb.WatchEvent, batch)
+			for range min(batch, len(queue)) {
+				part <- <-queue
+			}
+			changes := take(tracker, <-part, part, now)
+			tracker.Settle(now)
+			d.Show(tracker, changes, now)
+			now = now.Add(time.Second)
+		}
 	}
 }

@@ -80,13 +80,18 @@ func (t *Tracker) Apply(ev *pb.WatchEvent, now time.Time) []Change {
 	case *pb.Object_Task:
 		changes = t.applyTask(ev.Action, o.Task, now)
 	}
+	return changes
+}
+
+// Settle finds out whether the service is complete, once for all the events
+// that came at a time: it looks at every task.
+func (t *Tracker) Settle(now time.Time) {
 	switch {
 	case !t.settled():
 		t.settledSince = time.Time{}
 	case t.settledSince.IsZero():
 		t.settledSince = now
 	}
-	return changes
 }
 
 func (t *Tracker) applyTask(action pb.WatchEvent_Action, task *pb.Task, now time.Time) []Change {
@@ -98,6 +103,9 @@ func (t *Tracker) applyTask(action pb.WatchEvent_Action, task *pb.Task, now time
 		return nil
 	}
 	t.tasks[task.Id] = task
+	if failed(task) {
+		t.settledSince = time.Time{} // its replacement may run before anybody looks
+	}
 	if !t.synced {
 		if !live(task) {
 			t.told[task.Id] = describe(task)
