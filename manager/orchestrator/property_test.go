@@ -21,7 +21,7 @@ var nodeNames = []string{"n1", "n2", "n3"}
 // disturb does one thing that users, nodes or containers may do.
 func (e *env) disturb(rt *rapid.T) {
 	node := rapid.SampledFrom(nodeNames).Draw(rt, "node")
-	switch rapid.IntRange(0, 7).Draw(rt, "what") {
+	switch rapid.IntRange(0, 8).Draw(rt, "what") {
 	case 0:
 		state := rapid.SampledFrom([]pb.NodeState{1, 2, 3, 3}).Draw(rt, "state")
 		e.setNode(node, state)
@@ -50,7 +50,32 @@ func (e *env) disturb(rt *rapid.T) {
 	case 7:
 		constraint := rapid.SampledFrom([]string{"node.labels.disk==ssd", "node.labels.disk!=ssd", "node.role==worker"}).Draw(rt, "constraint")
 		e.setService("web", "constraint="+constraint)
+	case 8:
+		e.forget()
 	}
+}
+
+// forget trims history as hard as the reaper may: of what is over it leaves a
+// slot's newest task and the one that a running update judges the slot by.
+func (e *env) forget() {
+	s := e.service("web")
+	slots := map[place][]*pb.Task{}
+	for t := range e.state.View().TasksByService(s.Id) {
+		slots[placeOf(t)] = append(slots[placeOf(t)], t)
+	}
+	var ids []string
+	for _, tasks := range slots {
+		slices.SortFunc(tasks, compareAge)
+		trial := slices.IndexFunc(tasks, func(t *pb.Task) bool { return t.SpecVersion == s.SpecVersion })
+		for i, t := range tasks {
+			over := t.Status.State > pb.TaskState_TASK_STATE_RUNNING && t.DesiredState > pb.TaskState_TASK_STATE_RUNNING
+			kept := t.DesiredState < pb.TaskState_TASK_STATE_REMOVE && (i == trial || i == len(tasks)-1)
+			if over && !kept {
+				ids = append(ids, t.Id)
+			}
+		}
+	}
+	e.apply(&pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: ids}}})
 }
 
 // touch changes something that concerns no task.
