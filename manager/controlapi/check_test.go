@@ -222,3 +222,31 @@ func TestUpdateClusterRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A normal form is its own normal form, whatever users type.
+func FuzzNormalImage(f *testing.F) {
+	for _, image := range []string{"nginx", "localhost:5000/a/b:1", "a@sha256:00", "https://x", "a:b:c", ""} {
+		f.Add(image)
+	}
+	f.Fuzz(func(t *testing.T, image string) {
+		once, err := normalImage(image)
+		if err != nil {
+			return
+		}
+		if twice, err := normalImage(once); err != nil || twice != once {
+			t.Errorf("%q becomes %q, then %q, %v", image, once, twice, err)
+		}
+	})
+}
+
+// Whatever passes can be expanded on a node: it was, here.
+func FuzzTemplate(f *testing.F) {
+	for _, text := range []string{"{{.Service.Name}}", `{{index .Service.Labels "a"}}`, "{{with .Node}}{{.ID}}{{end}}", "{{range 1}}{{end}}", "{{define `x`}}{{end}}"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if err := checkTemplate("env", text); err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}

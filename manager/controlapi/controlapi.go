@@ -70,7 +70,10 @@ func (s *Server) propose(ctx context.Context, cmd *pb.Command) error {
 			WithTry("minictl node ls"))
 	defer cancel()
 	refused, err := s.cfg.Propose(ctx, cmd)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return err
 	}
 	return refused[0]

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -495,6 +496,38 @@ func TestAttachEndsWithItsAsker(t *testing.T) {
 		}
 		<-ended
 	})
+}
+
+// After missed changes the agent still gets what it does not know.
+func TestSessionsResyncAfterMissedChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		r.service("web")
+		r.task("t1", "web", "n1", running)
+		a := r.open("n1")
+		a.greeted()
+		time.Sleep(time.Second)
+		snapshot := proto.CloneOf(r.state.Snapshot())
+		for _, o := range snapshot.Objects {
+			if o.GetTask() != nil {
+				o.GetTask().DesiredState = shutdown
+			}
+		}
+		if err := r.state.Restore(snapshot); err != nil {
+			t.Fatal(err)
+		}
+		wantNames(t, "diff after the jump", names(a.next().GetDiff().GetPut()), "task/t1=640")
+	})
+}
+
+func TestFloodOfChangesBecomesOneFullLook(t *testing.T) {
+	s := newSession("n1", "", nil)
+	for i := range maxDirty + 10 {
+		s.dirtyTask(fmt.Sprint(i))
+	}
+	if n := s.take(); !n.all || len(n.tasks) > maxDirty {
+		t.Errorf("%d tasks are noted, all: %v", len(n.tasks), n.all)
+	}
 }
 
 // keepAlive beats in the background until the session ends.

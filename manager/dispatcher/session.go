@@ -151,6 +151,7 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[pb.AgentMessage, pb
 		return err
 	}
 	defer t.unregister(s)
+	t.log.Info("session opened", "node", node, "addr", s.addr)
 	go func() {
 		defer t.running.Done()
 		s.end(t.read(s, stream.Recv))
@@ -161,6 +162,7 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[pb.AgentMessage, pb
 	}()
 	t.reporter.add(s)
 	<-s.done
+	t.log.Info("session ended", "node", node, "cause", s.cause)
 	if errors.Is(s.cause, io.EOF) || stream.Context().Err() != nil {
 		return nil
 	}

@@ -147,8 +147,6 @@ func (t *term) watchDeadlines(ctx context.Context) error {
 			t.live.postpone(late) // this process stood still: it could hear nobody
 		}
 		lost := t.live.expired(now)
-		pause := t.live.next(now, housekeeping)
-		due = now.Add(pause)
 		ended := t.cut(lost)
 		t.mu.Unlock()
 		for _, s := range ended {
@@ -158,6 +156,11 @@ func (t *term) watchDeadlines(ctx context.Context) error {
 			t.reportDown(ctx, lost)
 		}
 		t.refreshManagers()
+		now = time.Now()
+		t.mu.RLock()
+		pause := t.live.next(now, housekeeping)
+		t.mu.RUnlock()
+		due = now.Add(pause)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
