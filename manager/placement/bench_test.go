@@ -44,7 +44,7 @@ func benchGroup(b *testing.B, nodes, n int, p *pb.Placement) {
 	for b.Loop() {
 		b.StopTimer()
 		c := withNodes(b, nodes)
-		c.run(b)
+		stop := c.run(b)
 		settle(c, b)
 		c.must(b, spec("web", reserving(p)))
 		var creates []*pb.Command
@@ -59,7 +59,10 @@ func benchGroup(b *testing.B, nodes, n int, p *pb.Placement) {
 		}
 		assigned(b, w, n)
 		b.ReportMetric(float64(n)/time.Since(start).Seconds(), "tasks/s")
+		b.StopTimer()
 		w.Close()
+		stop()
+		b.StartTimer()
 	}
 }
 
@@ -73,7 +76,7 @@ func benchLone(b *testing.B, nodes, n, unplaceable int) {
 	for b.Loop() {
 		b.StopTimer()
 		c := withNodes(b, nodes)
-		c.run(b)
+		stop := c.run(b)
 		settle(c, b)
 		for i := range n {
 			c.must(b, spec(fmt.Sprintf("s%04d", i), reserving(nil)))
@@ -88,7 +91,10 @@ func benchLone(b *testing.B, nodes, n, unplaceable int) {
 			c.must(b, tasks(fmt.Sprintf("s%04d", i), 0, 1))
 		}
 		assigned(b, w, n)
+		b.StopTimer()
 		w.Close()
+		stop()
+		b.StartTimer()
 	}
 }
 

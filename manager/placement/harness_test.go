@@ -74,7 +74,8 @@ func (c *cluster) must(t testing.TB, cmds ...*pb.Command) {
 
 // run runs placement until the returned function is called or the test ends.
 func (c *cluster) run(t testing.TB) (stop func()) {
-	ctx, cancel := context.WithCancelCause(t.Context())
+	// Not t.Context, which ends before the clean-up.
+	ctx, cancel := context.WithCancelCause(context.Background())
 	p := placement.New(placement.Config{State: c.State, Propose: c.propose, Logger: slog.New(slog.DiscardHandler)})
 	var wg sync.WaitGroup
 	wg.Go(func() {
