@@ -167,7 +167,7 @@ func (d *Daemon) configFile() string { return filepath.Join(d.dir(), "config.tom
 func (d *Daemon) logFile() string    { return filepath.Join(d.DataDir, "containerd.log") }
 
 func (d *Daemon) start() (int, error) {
-	binary, err := d.findBinary()
+	binary, err := d.FindBinary()
 	if err != nil {
 		return 0, err
 	}
@@ -218,7 +218,8 @@ func withoutKey(env []string, keys ...string) []string {
 	return out
 }
 
-func (d *Daemon) findBinary() (string, error) {
+// FindBinary returns the containerd that would be started.
+func (d *Daemon) FindBinary() (string, error) {
 	if d.Binary != "" {
 		return d.Binary, nil
 	}

@@ -50,7 +50,7 @@ func (n *Node) Join(ctx context.Context, via *Node, role string) error {
 }
 
 // API is a client of the node's control socket. Close it.
-func (n *Node) API() (*client.Client, error) { return client.Dial(n.Socket()) }
+func (n *Node) API() (*client.Client, error) { return client.Dial(n.Socket(), client.Options{}) }
 
 // Info asks the node about itself.
 func (n *Node) Info(ctx context.Context) (*pb.InfoResponse, error) {
@@ -59,7 +59,7 @@ func (n *Node) Info(ctx context.Context) (*pb.InfoResponse, error) {
 		return nil, err
 	}
 	defer api.Close()
-	return api.Info(ctx, &pb.InfoRequest{})
+	return api.Local.Info(ctx, &pb.InfoRequest{})
 }
 
 // Leader waits until one of the running managers leads.
@@ -99,7 +99,7 @@ func (n *Node) AllTasks(ctx context.Context, service string) ([]*pb.Task, error)
 		return nil, err
 	}
 	defer api.Close()
-	res, err := api.ListTasks(ctx, &pb.ListTasksRequest{Services: []string{service}})
+	res, err := api.Control.ListTasks(ctx, &pb.ListTasksRequest{Services: []string{service}})
 	return res.GetTasks(), err
 }
 

@@ -1,0 +1,192 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/minid/minid/agent/containerd"
+	"github.com/minid/minid/fault"
+	"github.com/minid/minid/network/bridge"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// socketGroup may use the control socket, if the host has such a group.
+const socketGroup = "minid"
+
+// Run runs minid on this machine until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	m := &machine{cfg: cfg, log: cfg.Logger}
+	if err := m.open(ctx); err != nil {
+		return errors.Join(err, m.close())
+	}
+	n, err := New(cfg, m.host())
+	if err != nil {
+		return errors.Join(err, m.close())
+	}
+	err = n.Run(ctx)
+	return errors.Join(err, m.close())
+}
+
+// machine is the real host: containerd, a bridge, files and sockets.
+type machine struct {
+	cfg    Config
+	log    *slog.Logger
+	lock   *os.File
+	daemon *containerd.Daemon
+	images *containerd.Images
+	bridge *bridge.Bridge
+	// runtime is of the present membership, if there is one.
+	runtime *containerd.Runtime
+	release string
+}
+
+func (m *machine) open(ctx context.Context) error {
+	for _, dir := range []string{m.cfg.DataDir, m.cfg.RunDir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if err := m.lockDataDir(); err != nil {
+		return err
+	}
+	address := m.cfg.ContainerdAddress
+	if address == "" {
+		m.daemon = &containerd.Daemon{DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, Logger: m.log.With("room", "containerd")}
+		if err := m.daemon.Ensure(ctx); err != nil {
+			return fmt.Errorf("start containerd: %w", err)
+		}
+		address = m.daemon.Address()
+	}
+	var err error
+	if m.images, err = containerd.OpenImages(ctx, address, m.cfg.RegistryConfig); err != nil {
+		return fmt.Errorf("connect to containerd at %s: %w", address, err)
+	}
+	if m.release, err = m.images.Version(ctx); err != nil {
+		return fmt.Errorf("ask containerd at %s for its version: %w", address, err)
+	}
+	m.bridge, err = bridge.Open(bridge.Config{DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, Logger: m.log.With("room", "bridge")})
+	if err != nil {
+		return fmt.Errorf("open node-local network: %w", err)
+	}
+	return nil
+}
+
+// lockDataDir keeps a second minid out of the same data directory.
+func (m *machine) lockDataDir() error {
+	path := filepath.Join(m.cfg.DataDir, "lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return fault.New(fault.State, "another minid uses the data directory %s", m.cfg.DataDir).
+			WithTry("give each minid a --data-dir and --run-dir of its own")
+	}
+	m.lock = f
+	return nil
+}
+
+func (m *machine) close() error {
+	var errs []error
+	if m.runtime != nil {
+		errs = append(errs, m.runtime.Close())
+	}
+	if m.images != nil {
+		errs = append(errs, m.images.Close())
+	}
+	if m.lock != nil {
+		errs = append(errs, m.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (m *machine) host() Host {
+	return Host{
+		Listen:      func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) },
+		ListenLocal: m.listenLocal,
+		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr)
+		},
+		Runtime:    m.openRuntime,
+		Describe:   m.describe,
+		Local:      &imageServer{images: m.images},
+		Background: m.background,
+	}
+}
+
+// background keeps containerd running and the network in repair.
+func (m *machine) background(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if m.daemon != nil {
+		g.Go(func() error { return m.daemon.Run(ctx) })
+	}
+	g.Go(func() error { return m.bridge.Run(ctx) })
+	return g.Wait()
+}
+
+// openRuntime opens the runtime of a membership; the last one's is done with.
+func (m *machine) openRuntime(nodeID string) (Runtime, error) {
+	if m.runtime != nil {
+		if err := m.runtime.Close(); err != nil {
+			m.log.Warn("cannot close the runtime of the last membership", "err", err)
+		}
+	}
+	address := m.cfg.ContainerdAddress
+	if m.daemon != nil {
+		address = m.daemon.Address()
+	}
+	r, err := containerd.Open(context.Background(), containerd.Config{
+		Address: address, NodeID: nodeID,
+		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, RegistryDir: m.cfg.RegistryConfig,
+		Network: m.bridge, Images: m.images, Logger: m.log.With("room", "containerd"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.runtime = r
+	return r, nil
+}
+
+func (m *machine) describe(context.Context) *pb.NodeDescription {
+	d := containerd.DescribeHost()
+	d.Hostname = m.cfg.Name
+	d.EngineLabels = m.cfg.labels()
+	d.EngineVersion = m.cfg.Version
+	d.RuntimeVersion = "containerd " + m.release
+	return d
+}
+
+// listenLocal opens the control socket for root and the group minid.
+func (m *machine) listenLocal() (net.Listener, error) {
+	path := m.cfg.SocketPath()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove old control socket: %w", err)
+	}
+	old := unix.Umask(0o117)
+	l, err := net.Listen("unix", path)
+	unix.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	if group, err := user.LookupGroup(socketGroup); err == nil {
+		gid, _ := strconv.Atoi(group.Gid)
+		if err := os.Chown(path, -1, gid); err != nil {
+			m.log.Warn("cannot give the control socket to its group", "group", socketGroup, "err", err)
+		}
+	}
+	return l, nil
+}
