@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -342,7 +343,7 @@ func (a *attachment) exec(start *pb.ExecStart) {
 				if in := m.GetExec().GetStdin(); in != nil {
 					out(&pb.ExecOutput{Kind: &pb.ExecOutput_Stdout{Stdout: in}})
 				}
-				open = !m.GetExec().GetCloseStdin()
+				open = !m.GetExec().GetCloseStdin() && !bytes.Contains(m.GetExec().GetStdin(), []byte{4})
 			case <-a.done:
 				return
 			}
