@@ -87,9 +87,13 @@ func logTargets(view store.View, ref string) (service string, tasks []*pb.Task, 
 	return "", []*pb.Task{t}, nil
 }
 
-// hasLog tells whether a task's container may have written anything.
+// hasLog tells whether a task's container may have written anything that is
+// still to be had.
 func hasLog(t *pb.Task) bool {
 	state := t.GetStatus().GetState()
+	if state == pb.TaskState_TASK_STATE_ORPHANED {
+		return false // its node left the cluster
+	}
 	if state > pb.TaskState_TASK_STATE_RUNNING {
 		return t.GetStatus().GetContainer().GetContainerId() != ""
 	}

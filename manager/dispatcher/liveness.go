@@ -13,8 +13,9 @@ const (
 	// missedBeats is how many heartbeats in a row a node may miss.
 	missedBeats = 3
 	// electionSlack is what agents need, beyond missing the old leader's
-	// heartbeats, to find the new one.
-	electionSlack = 2 * time.Second
+	// heartbeats, to find the new one. The election itself took a second or
+	// two of their time already.
+	electionSlack = time.Second
 )
 
 // heartbeatPeriod is how often agents and manager tell each other that they live.
@@ -29,8 +30,9 @@ func heartbeatPeriod(c *pb.Cluster) time.Duration {
 // period for those that come late.
 func patience(period time.Duration) time.Duration { return missedBeats*period + period/4 }
 
-// grace is how long after an election a node may take to come back: 8 s with
-// the default period.
+// grace is how long after an election a node may take to come back: 7 s with
+// the default period, so that the tasks of a lost leader's host are replaced
+// within 10 s.
 func grace(period time.Duration) time.Duration { return missedBeats*period + electionSlack }
 
 // liveness knows by when each node must be heard of. A heartbeat only moves the
