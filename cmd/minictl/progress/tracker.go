@@ -317,11 +317,15 @@ func upToDate(s *pb.Service, t *pb.Task) bool {
 	return old != nil && proto.Equal(container(old), container(s.GetSpec().GetTask()))
 }
 
+// container is what a task's container is made from.
 func container(s *pb.TaskSpec) *pb.TaskSpec {
-	c := proto.Clone(s).(*pb.TaskSpec)
+	c := proto.CloneOf(s)
+	if c == nil {
+		return nil
+	}
 	c.Placement, c.Restart = nil, nil
 	if c.Container != nil {
-		c.Container.PullAuth = nil
+		c.Container.PullAuth, c.Container.Platforms = nil, nil
 	}
 	return c
 }
