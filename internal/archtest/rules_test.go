@@ -110,13 +110,16 @@ func checkFunc(t *testing.T, f *File, fn *ast.FuncDecl) {
 	if n := Nesting(fn); n > 4 {
 		t.Errorf("%s:%d %s nests %d deep, more than 4", f.Path, f.Line(fn), fn.Name.Name, n)
 	}
-	if n := fn.Type.Params.NumFields(); n > 5 {
+	if n := fn.Type.Params.NumFields(); n > 5 && !foreign[f.Path+" "+fn.Name.Name] {
 		t.Errorf("%s:%d %s takes %d parameters, more than 5", f.Path, f.Line(fn), fn.Name.Name, n)
 	}
 	if fn.Name.Name == "init" && fn.Recv == nil {
 		t.Errorf("%s:%d has an init function: what runs at import cannot be tested", f.Path, f.Line(fn))
 	}
 }
+
+// foreign names functions whose parameters a library's interface decides.
+var foreign = map[string]bool{"store/raftstore/memory.go Create": true}
 
 func TestInterfacesAreSmall(t *testing.T) {
 	for _, f := range moduleFiles(t) {
