@@ -334,6 +334,13 @@ func TestForeignAndRepeatedReportsAreSkipped(t *testing.T) {
 		if got := r.state.View().Task("theirs").Status.State; got != assignedState {
 			t.Errorf("another node's task became %v", got)
 		}
+		for _, cmd := range r.commands() {
+			for _, report := range cmd.GetReportStatuses().GetReports() {
+				if report.Id != "mine" {
+					t.Errorf("%s is proposed in the name of n1", report.Id)
+				}
+			}
+		}
 		before := len(r.commands())
 		a.report(2, status("mine", running))
 		for a.next().GetAck() == nil {
