@@ -148,19 +148,22 @@ func (d *Daemon) alive() int {
 	if err != nil || pid <= 0 {
 		return 0
 	}
-	for range 5 {
-		args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		switch {
-		case err != nil:
-			return 0
-		case bytes.Contains(args, []byte(d.configFile())):
-			return pid
-		case len(args) > 0:
-			return 0
-		}
-		time.Sleep(2 * time.Millisecond) // a zombie, or not quite begun
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	args, err := os.ReadFile(proc + "cmdline")
+	switch {
+	case err != nil:
+		return 0
+	case bytes.Contains(args, []byte(d.configFile())):
+		return pid
+	case len(args) > 0:
+		return 0
 	}
-	return 0
+	// No arguments: a zombie, or one whose exec is not quite through.
+	stat, err := os.ReadFile(proc + "stat")
+	if err != nil || bytes.Contains(stat, []byte(") Z ")) || bytes.Contains(stat, []byte(") X ")) {
+		return 0
+	}
+	return pid
 }
 
 func (d *Daemon) configFile() string { return filepath.Join(d.dir(), "config.toml") }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -101,8 +102,9 @@ func (r *Runtime) runExec(ctx context.Context, t client.Task, spec *specs.Proces
 	}
 	defer os.RemoveAll(dir)
 	var stdin io.Reader
-	if start.GetStdin() {
-		stdin = streams.Stdin
+	input := &endTeller{Reader: streams.Stdin, end: make(chan struct{})}
+	if start.GetStdin() && streams.Stdin != nil {
+		stdin = input
 	}
 	opts := []cio.Opt{cio.WithStreams(stdin, streams.Stdout, streams.Stderr), cio.WithFIFODir(dir)}
 	if start.GetTty() {
@@ -127,31 +129,58 @@ func (r *Runtime) runExec(ctx context.Context, t client.Task, spec *specs.Proces
 		process.IO().Cancel()
 		return startError(filepath.Base(t.ID()), err)
 	}
-	return steer(ctx, process, exited, streams, start)
+	return steer(ctx, steering{Process: process, exited: exited, inputEnd: input.end, ExecIO: streams}, start)
+}
+
+// endTeller tells when a reader has ended: the shim holds the process's input
+// open until it is told to close it.
+type endTeller struct {
+	io.Reader
+	end  chan struct{}
+	once sync.Once
+}
+
+func (e *endTeller) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if err != nil {
+		e.once.Do(func() { close(e.end) })
+	}
+	return n, err
+}
+
+// steering is a running exec with what may happen to it.
+type steering struct {
+	client.Process
+	agent.ExecIO
+	exited   <-chan client.ExitStatus
+	inputEnd <-chan struct{}
 }
 
 // steer passes sizes and signals on until the process has ended and its output
 // is delivered. When the caller goes away the process is killed: nobody could
 // find it again.
-func steer(ctx context.Context, p client.Process, exited <-chan client.ExitStatus, streams agent.ExecIO, start *pb.ExecStart) (int32, error) {
+func steer(ctx context.Context, p steering, start *pb.ExecStart) (int32, error) {
 	if size := start.GetSize(); start.GetTty() && size.GetWidth() > 0 {
-		_ = p.Resize(ctx, size.Width, size.Height)
+		_ = p.Process.Resize(ctx, size.Width, size.Height)
 	}
-	resize, signals := streams.Resize, streams.Signals
+	resize, signals, inputEnd := p.ExecIO.Resize, p.Signals, p.inputEnd
 	for {
 		select {
-		case st := <-exited:
+		case st := <-p.exited:
 			code, _, err := st.Result()
 			if err != nil {
 				return 0, fmt.Errorf("wait for exec: %w", inWords(err))
 			}
 			p.IO().Wait()
 			return int32(code), nil
+		case <-inputEnd:
+			inputEnd = nil
+			_ = p.CloseIO(ctx, client.WithStdinCloser)
 		case size, ok := <-resize:
 			if !ok {
 				resize = nil
 			} else if start.GetTty() {
-				_ = p.Resize(ctx, size.GetWidth(), size.GetHeight()) // it may just have ended
+				_ = p.Process.Resize(ctx, size.GetWidth(), size.GetHeight()) // it may just have ended
 			}
 		case sig, ok := <-signals:
 			if !ok {

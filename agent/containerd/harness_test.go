@@ -26,7 +26,7 @@ import (
 
 const (
 	sampleRef = "localhost/minid/sample:v1"
-	patience  = time.Minute
+	patience  = 3 * time.Minute
 )
 
 // rig is a private containerd with one Runtime in a network namespace of its
@@ -270,4 +270,37 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatal("not in time:", what)
 		}
 	}
+}
+
+// logNow reads what is in a task's log now.
+func logNow(t testing.TB, r *rig, id string) string {
+	t.Helper()
+	var text strings.Builder
+	err := r.runtime.Logs(t.Context(), id, &pb.LogsAttach{Tail: -1}, func(b *pb.LogBatch) error {
+		for _, e := range b.Entries {
+			text.Write(append(e.Text, '\n'))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal("logs:", err)
+	}
+	return text.String()
+}
+
+// parentOf finds the parent of a process.
+func parentOf(t testing.TB, pid uint32) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		var parent int
+		if n, _ := fmt.Sscanf(line, "PPid: %d", &parent); n == 1 {
+			return parent
+		}
+	}
+	t.Fatal("no parent")
+	return 0
 }

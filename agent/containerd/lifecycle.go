@@ -130,6 +130,10 @@ func (r *Runtime) observed(ctx context.Context, id string, rec *record, p *taskt
 // settle records how a process ended, then lets its shim and cgroup go: ended
 // tasks are kept for their history and must not cost a process each.
 func (r *Runtime) settle(ctx context.Context, id string, rec *record, code uint32, at *timestamppb.Timestamp) (task.Observation, error) {
+	defer r.lock(r.exits, id)() // Wait, Stop and Inspect may see the end at the same time
+	if current := r.recall(id); current != nil && current.Exit != nil {
+		return current.observe(task.Exited, 0), nil
+	}
 	oom := code != 0 && r.host.oomKills(id) > 0
 	e := exit{Code: int32(code), OOM: oom, At: at.AsTime()}
 	if oom {
@@ -139,7 +143,7 @@ func (r *Runtime) settle(ctx context.Context, id string, rec *record, code uint3
 	if err != nil {
 		return o, err
 	}
-	if _, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id}); err != nil && !notThere(err) {
+	if _, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id}); err != nil && !gone(err) {
 		r.cfg.Logger.Warn("ended process is not cleaned up", "task", id, "error", err)
 	}
 	return o, nil
@@ -147,9 +151,6 @@ func (r *Runtime) settle(ctx context.Context, id string, rec *record, code uint3
 
 // ended takes the host ports away and stores the exit.
 func (r *Runtime) ended(ctx context.Context, id string, rec *record, e exit) (task.Observation, error) {
-	if current := r.recall(id); current != nil && current.Exit != nil {
-		return current.observe(task.Exited, 0), nil
-	}
 	changed := *rec
 	changed.Exit = &e
 	if err := r.cfg.Network.Unpublish(ctx, id); err != nil {
@@ -253,29 +254,29 @@ func (r *Runtime) signal(ctx context.Context, id string, sig unix.Signal) error 
 	return nil
 }
 
-// killTask ends and deletes a task's process, whatever its state.
+// killTask ends and deletes a task's process, whatever its state. A process that
+// was created and not started is killed too: runc's own way to delete one polls
+// for ten seconds.
 func (r *Runtime) killTask(ctx context.Context, id string) error {
-	_, err := r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	if err == nil || notThere(err) {
+	ctx, cancel := context.WithTimeout(ctx, killTimeout)
+	defer cancel()
+	got, err := r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if notThere(err) {
 		return nil
 	}
-	if err := r.signal(ctx, id, unix.SIGKILL); err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	// A created process does not "exit" before it was started, but can be deleted.
-	for {
-		_, err := r.tasks.Delete(limited, &tasks.DeleteTaskRequest{ContainerID: id})
-		if err == nil || notThere(err) {
-			return nil
+	if err == nil && got.GetProcess().GetStatus() != tasktypes.Status_STOPPED {
+		if err := r.signal(ctx, id, unix.SIGKILL); err != nil {
+			return err
 		}
-		select {
-		case <-limited.Done():
-			return fmt.Errorf("delete process of task %s: %w", id, inWords(err))
-		case <-time.After(20 * time.Millisecond):
-		}
+		_, err = r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
 	}
+	if err == nil {
+		_, err = r.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
+	}
+	if err != nil && !gone(err) {
+		return fmt.Errorf("delete process of task %s: %w", id, inWords(err))
+	}
+	return nil
 }
 
 // Remove is task.Runtime's.
@@ -303,6 +304,11 @@ func (r *Runtime) List(ctx context.Context) ([]string, error) {
 		ids[i] = c.ID
 	}
 	return ids, nil
+}
+
+// gone also knows what a deletion says that another one overtook: its shim left.
+func gone(err error) bool {
+	return notThere(err) || strings.Contains(err.Error(), "ttrpc: closed")
 }
 
 func notThere(err error) bool {

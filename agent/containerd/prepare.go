@@ -23,6 +23,11 @@ import (
 	"github.com/minid/minid/fault"
 )
 
+// Every task has a shim of its own. Grouping them (runc.v2's annotation "group")
+// was measured: 100 tasks made, started and removed cost 17.4 s of CPU under one
+// shim, 18.0 under eight and 17.7 under a hundred, that is nothing, since the
+// shim binary is executed for each task anyway. It would make one shim's death
+// that of many tasks.
 const runtimeName = "io.containerd.runc.v2"
 
 var _ task.Runtime = (*Runtime)(nil)
@@ -115,7 +120,7 @@ func (r *Runtime) create(ctx context.Context, w *task.Wanted, img *image, spec *
 		return fmt.Errorf("encode OCI spec: %w", err)
 	}
 	_, err = r.client.ContainerService().Create(ctx, containers.Container{
-		ID: w.ID, Labels: labelsOf(w), Image: img.Name, Spec: encoded,
+		ID: w.ID, Labels: r.labelsOf(w), Image: img.Name, Spec: encoded,
 		Runtime:     containers.RuntimeInfo{Name: runtimeName},
 		Snapshotter: r.images.snapshotter, SnapshotKey: w.ID,
 		Extensions: map[string]typeurl.Any{extension: ext},

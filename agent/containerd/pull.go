@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,9 +14,11 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sirupsen/logrus"
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -48,6 +51,14 @@ type flight struct {
 	last   atomic.Pointer[string]
 	image  *image
 	err    error
+}
+
+// quiet keeps containerd's client from writing its own log to stderr: what it
+// says is in the errors it returns.
+func quiet(ctx context.Context) context.Context {
+	nobody := logrus.New()
+	nobody.SetOutput(io.Discard)
+	return log.WithLogger(ctx, logrus.NewEntry(nobody))
 }
 
 // ensure makes an image ready to run: what a tag names is asked from the
@@ -83,7 +94,7 @@ func (im *Images) board(ctx context.Context, key string, pull func(context.Conte
 	defer im.mu.Unlock()
 	f := im.flights[key]
 	if f == nil {
-		ctx, cancel := context.WithCancelCause(withNamespace(context.WithoutCancel(ctx)))
+		ctx, cancel := context.WithCancelCause(quiet(withNamespace(context.WithoutCancel(ctx))))
 		f = &flight{done: make(chan struct{}), cancel: cancel}
 		im.flights[key] = f
 		go func() {

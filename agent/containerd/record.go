@@ -82,7 +82,7 @@ func recordOf(c containers.Container) (*record, error) {
 	return rec, nil
 }
 
-func labelsOf(w *task.Wanted) map[string]string {
+func (r *Runtime) labelsOf(w *task.Wanted) map[string]string {
 	labels := make(map[string]string, len(w.Spec.GetContainer().GetLabels())+4)
 	for k, v := range w.Spec.GetContainer().GetLabels() {
 		labels[k] = v
@@ -90,7 +90,7 @@ func labelsOf(w *task.Wanted) map[string]string {
 	labels[labelService] = w.ServiceName
 	labels[labelServiceID] = w.ServiceID
 	labels[labelSlot] = strconv.FormatUint(w.Slot, 10)
-	labels[labelNode] = w.NodeID
+	labels[labelNode] = r.cfg.NodeID
 	return labels
 }
 

@@ -81,6 +81,7 @@ type Runtime struct {
 	// started holds what Inspect needs and never changes while a container lives.
 	records map[string]*record
 	volumes map[string]*idLock
+	exits   map[string]*idLock
 }
 
 // Open connects to containerd and takes over the containers that are there:
@@ -108,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		ctx: namespaces.WithNamespace(bg, Namespace), stop: stop,
 		locks: make(map[string]*idLock), pipes: make(map[*os.File]struct{}),
 		records: make(map[string]*record), volumes: make(map[string]*idLock),
+		exits: make(map[string]*idLock),
 	}
 	r.users = &userCache{known: make(map[string]identity)}
 	if err := errors.Join(r.makeDirs(), r.takeOver(ctx)); err != nil {

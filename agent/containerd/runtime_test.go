@@ -16,7 +16,9 @@ func TestContract(t *testing.T) {
 	notFound.Container.Entrypoint = []string{"/no/such/command"}
 	invalid := spec("sleep")
 	invalid.Container.User = "nobody-of-that-name"
+	stubborn := spec("stubborn")
+	stubborn.Container.StopSignal = "SIGURG" // Go ignores it from its first instruction on
 	tasktest.Run(t, tasktest.Specs{
-		Sleeps: spec("sleep"), Stubborn: spec("stubborn"), Exits3: spec("exit", "3"), NotFound: notFound, Invalid: invalid,
+		Sleeps: spec("sleep"), Stubborn: stubborn, Exits3: spec("exit", "3"), NotFound: notFound, Invalid: invalid,
 	}, func(*testing.T) task.Runtime { return r.runtime })
 }

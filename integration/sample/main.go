@@ -55,7 +55,7 @@ func main() {
 var modes = map[string]func([]string) error{
 	"serve":    serve,
 	"sleep":    func([]string) error { return wait() },
-	"stubborn": func([]string) error { signal.Ignore(syscall.SIGTERM); fmt.Println("ignoring SIGTERM"); select {} },
+	"stubborn": func([]string) error { signal.Ignore(syscall.SIGTERM); fmt.Println("ignoring SIGTERM"); time.Sleep(24 * time.Hour); return nil },
 	"lines":    lines,
 	"echo":     func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err },
 	"exit":     func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
