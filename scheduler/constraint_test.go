@@ -159,6 +159,8 @@ func TestStillFits(t *testing.T) {
 		{constrainedBy("node.labels.disk==ssd", "node.role==worker"), ""},
 		{constrainedBy("node.labels.disk==hdd"), "lacks label disk=hdd"},
 		{constrainedBy("node.role==manager"), "is not a manager"},
+		{imageFor("linux", "amd64"), ""},
+		{imageFor("linux", "arm64"), "runs linux/amd64, for which the image is not built"},
 		{needMemory(1 << 30), ""},
 		{needMemory(3 << 29), "needs 512 MiB more memory"},
 	} {
@@ -170,4 +172,8 @@ func TestStillFits(t *testing.T) {
 			t.Errorf("%v: got %v, %q, want %q", c.spec, ok, why, c.why)
 		}
 	}
+}
+
+func imageFor(os, arch string) *pb.TaskSpec {
+	return &pb.TaskSpec{Container: &pb.ContainerSpec{Platforms: []*pb.ImagePlatform{{Os: os, Architecture: arch}}}}
 }

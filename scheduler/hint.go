@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -101,20 +102,25 @@ func quote(word string) string {
 	return word
 }
 
-// StillFits tells whether a running task may stay on its node when that, or
-// what the service asks for, has changed: role, labels and other attributes
-// must satisfy the constraints, and the node must be large enough. If not, why
-// says so in words that follow the node's name.
+// ofNode names the filters that judge a node by itself, and not by what runs
+// there or how it is.
+var ofNode = []string{"constraints", "platform", "resources"}
+
+// StillFits tells whether a task may be on a node, whatever else runs there, and
+// whether it may stay when the node or what the service asks for has changed:
+// role, labels and other attributes must satisfy the constraints, the image
+// must have the node's platform, and the node must be large enough. If not,
+// why says so in words that follow the node's name.
 func StillFits(t *pb.Task, n *pb.Node, spec *pb.TaskSpec) (ok bool, why string) {
 	need := Compile(spec)
-	if len(need.constraints) == 0 && need.need == (resources{}) {
+	if len(need.constraints) == 0 && len(need.platforms) == 0 && need.need == (resources{}) {
 		return true, ""
 	}
 	s := NewSet()
 	s.PutNode(n)
 	q := s.query(Group{Service: t.GetServiceId(), Need: need})
 	for _, f := range filters {
-		if f.name != "constraints" && f.name != "resources" {
+		if !slices.Contains(ofNode, f.name) {
 			continue
 		}
 		if at := s.nodes[n.GetId()]; !f.fits(q, at) {

@@ -16,7 +16,10 @@ import (
 
 func TestNeedsReplacement(t *testing.T) {
 	old := &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "a"}}
-	ssd := &pb.Node{Id: "n", Spec: &pb.NodeSpec{Labels: map[string]string{"disk": "ssd"}}}
+	ssd := &pb.Node{
+		Id: "n", Spec: &pb.NodeSpec{Labels: map[string]string{"disk": "ssd"}},
+		Description: &pb.NodeDescription{Platform: &pb.Platform{Os: "linux", Architecture: "amd64"}},
+	}
 	for _, c := range []struct {
 		name   string
 		change func(*pb.TaskSpec)
@@ -32,7 +35,8 @@ func TestNeedsReplacement(t *testing.T) {
 		{"log", func(s *pb.TaskSpec) { s.Log = &pb.LogConfig{MaxFiles: 2} }, true},
 		{"restart policy", func(s *pb.TaskSpec) { s.Restart = &pb.RestartPolicy{MaxAttempts: 1} }, false},
 		{"pull credentials", func(s *pb.TaskSpec) { s.Container.PullAuth = []byte("x") }, false},
-		{"known platforms", func(s *pb.TaskSpec) { s.Container.Platforms = []*pb.ImagePlatform{{Os: "linux"}} }, false},
+		{"the node's platform", func(s *pb.TaskSpec) { s.Container.Platforms = platforms("amd64") }, false},
+		{"another platform", func(s *pb.TaskSpec) { s.Container.Platforms = platforms("arm64") }, true},
 		{"spread", func(s *pb.TaskSpec) { s.Placement = &pb.Placement{Spread: []string{"node.labels.rack"}} }, false},
 		{"constraint that holds", func(s *pb.TaskSpec) { s.Placement = &pb.Placement{Constraints: []string{"node.labels.disk==ssd"}} }, false},
 		{"constraint that does not", func(s *pb.TaskSpec) { s.Placement = &pb.Placement{Constraints: []string{"node.labels.disk!=ssd"}} }, true},
@@ -144,4 +148,8 @@ func TestReconcileLeavesItsInputAlone(t *testing.T) {
 	if !proto.Equal(before, e.state.Snapshot()) {
 		t.Error("a plan changed what is stored")
 	}
+}
+
+func platforms(arch string) []*pb.ImagePlatform {
+	return []*pb.ImagePlatform{{Os: "linux", Architecture: arch}}
 }
