@@ -15,7 +15,6 @@ import (
 	"github.com/minid/minid/manager"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/rpc"
-	"github.com/minid/minid/store"
 	"github.com/minid/minid/store/raftstore"
 )
 
@@ -99,6 +98,11 @@ func (c *control) open() error {
 	if err != nil {
 		return err
 	}
+	if rec.Recover {
+		if err := n.update(func(r *record) { r.Recover = false }); err != nil {
+			return err
+		}
+	}
 	c.manager = manager.New(manager.Config{
 		NodeID: c.m.self.NodeID, Addr: c.addr, Raft: raft, Founding: founding, JoinRaft: c.joinRaft, Logger: n.log,
 	})
@@ -124,6 +128,8 @@ func (c *control) raftConfig(rec record) raftstore.Config {
 		Stream:    &rpc.RaftLayer{Listener: c.mux.Raft(), TLS: n.keys.ClientTLS(), DialFunc: n.host.Dial},
 		Bootstrap: rec.Founder,
 		Logger:    n.log.With("room", "raft"),
+
+		ForceNewCluster: rec.Recover,
 	}
 	if cfg.Memory != nil {
 		cfg.Dir = ""
@@ -156,5 +162,3 @@ func (c *control) leaveRaft(ctx context.Context, force bool) error {
 		return err
 	})
 }
-
-func (c *control) state() *store.State { return c.manager.State() }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/minid/minid/agent"
 	"github.com/minid/minid/ca"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -19,11 +19,8 @@ import (
 // goes on by itself after.
 const readyTime = 20 * time.Second
 
-const (
-	// leaveGrace is how long tasks may take to stop when their node leaves.
-	leaveGrace = 10 * time.Second
-	departTime = time.Minute
-)
+// departTime bounds the removal of tasks when their node leaves.
+const departTime = time.Minute
 
 // local serves the control socket.
 type local struct {
@@ -93,6 +90,9 @@ func (l *local) Init(ctx context.Context, req *pb.InitRequest) (*pb.InitResponse
 		return nil, busy()
 	}
 	defer n.changing.Unlock()
+	if req.ForceNewCluster {
+		return n.forceNewCluster(ctx)
+	}
 	if n.isMember() {
 		return nil, fault.New(fault.State, "cannot make a cluster: this node is already part of one").
 			WithTry("minictl swarm leave, to leave it")
@@ -113,6 +113,38 @@ func (l *local) Init(ctx context.Context, req *pb.InitRequest) (*pb.InitResponse
 		return nil, err
 	}
 	return &pb.InitResponse{NodeId: m.self.NodeID, WorkerToken: founding.Cluster.JoinTokens.Worker, Addr: addr}, nil
+}
+
+// forceNewCluster makes this manager, with the state it has, the only one: the
+// way back when the majority of the managers is lost. The membership is begun
+// anew, with raft recovered; tasks go on.
+func (n *Node) forceNewCluster(ctx context.Context) (*pb.InitResponse, error) {
+	m, err := n.present()
+	if err != nil {
+		return nil, err
+	}
+	if m.manager() == nil {
+		return nil, fault.New(fault.NotManager, "cannot make a cluster from this node's state: it is no manager and has none").
+			WithTry("run it on a manager that is left")
+	}
+	if err := n.update(func(r *record) { r.Recover = true }); err != nil {
+		return nil, err
+	}
+	m.end(errRestart)
+	select {
+	case <-m.ended:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if m, err = n.begin(ctx); err != nil {
+		return nil, err
+	}
+	res := &pb.InitResponse{NodeId: m.self.NodeID}
+	if c := m.manager(); c != nil {
+		res.Addr = c.addr
+		res.WorkerToken = c.manager.State().View().Cluster().GetJoinTokens().GetWorker()
+	}
+	return res, nil
 }
 
 // prepareFounding writes all that the new cluster begins with to disk.
@@ -260,30 +292,10 @@ func (c *control) mayLeave(ctx context.Context, force bool) error {
 func (m *member) depart() error {
 	ctx, cancel := context.WithTimeout(context.Background(), departTime)
 	defer cancel()
-	if err := m.removeTasks(ctx); err != nil {
+	if err := agent.Clear(ctx, m.runtime); err != nil {
 		m.n.log.Warn("cannot remove all containers", "err", err)
 	}
 	return m.n.forget()
-}
-
-func (m *member) removeTasks(ctx context.Context) error {
-	ids, err := m.runtime.List(ctx)
-	if err != nil {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, id := range ids {
-		g.Go(func() error {
-			if err := m.runtime.Stop(ctx, id, "", leaveGrace); err != nil {
-				m.n.log.Warn("cannot stop task", "task", id, "err", err)
-			}
-			if err := m.runtime.Remove(ctx, id, false); err != nil {
-				return fmt.Errorf("remove task %s: %w", id, err)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 // forget wipes the cluster from disk and memory.

@@ -19,8 +19,12 @@ import (
 	"github.com/minid/minid/rpc"
 )
 
-// errLeft ends a membership for good.
-var errLeft = errors.New("left the cluster")
+var (
+	// errLeft ends a membership for good.
+	errLeft = errors.New("left the cluster")
+	// errRestart ends it to be begun anew.
+	errRestart = errors.New("starting anew")
+)
 
 // member is a node's time in one cluster: an agent, a certificate that is kept
 // fresh and, while its role is manager, a control port.

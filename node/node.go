@@ -120,7 +120,7 @@ func (n *Node) life(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, errLeft) {
+		if errors.Is(err, errLeft) || errors.Is(err, errRestart) {
 			continue
 		}
 		if err == nil {

@@ -17,6 +17,8 @@ type record struct {
 	Member bool `json:"member"`
 	// Founder: the node's raft log began with this node.
 	Founder bool `json:"founder,omitempty"`
+	// Recover: at its next start, raft makes this node the only voter.
+	Recover bool `json:"recover,omitempty"`
 	// ListenAddr and AdvertiseAddr as init or join were told; empty follows the flags.
 	ListenAddr    string `json:"listenAddr,omitempty"`
 	AdvertiseAddr string `json:"advertiseAddr,omitempty"`
