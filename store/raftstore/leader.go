@@ -47,6 +47,21 @@ func (l *leadership) follow(ctx context.Context, logger *slog.Logger) {
 	}
 }
 
+// ignore takes in raft's changes, which it would wait to get rid of, until done;
+// false after the timeout.
+func (l *leadership) ignore(done <-chan struct{}, timeout time.Duration) bool {
+	end := time.After(timeout)
+	for {
+		select {
+		case <-l.notify:
+		case <-done:
+			return true
+		case <-end:
+			return false
+		}
+	}
+}
+
 func (l *leadership) set(leading bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +130,7 @@ func (s *Store) Lead(ctx context.Context, fn func(context.Context) error) error 
 			return nil
 		}
 		scope, end := s.leadership.scope(ctx, epoch)
-		if err = s.await(scope, s.raft.Barrier(0)); err == nil {
+		if _, err = ask(scope, s.gate, func() raft.Future { return s.raft.Barrier(0) }); err == nil {
 			err = fn(scope)
 		}
 		lost := scope.Err() != nil
@@ -148,7 +163,7 @@ func (s *Store) IsLeader() bool { return s.raft.State() == raft.Leader }
 // VerifyLeader asks a majority whether this node still leads: what it reads
 // after that is not stale. It fails with fault.Unavailable or ctx's cause.
 func (s *Store) VerifyLeader(ctx context.Context) error {
-	err := s.await(ctx, s.raft.VerifyLeader())
+	_, err := ask(ctx, s.gate, s.raft.VerifyLeader)
 	if err != nil && ctx.Err() == nil {
 		return fault.New(fault.Unavailable, "verify leadership: %w", err)
 	}
@@ -158,7 +173,7 @@ func (s *Store) VerifyLeader(ctx context.Context) error {
 // TransferLeadership makes another manager the leader and returns when it is,
 // or with fault.Unavailable.
 func (s *Store) TransferLeadership(ctx context.Context) error {
-	err := s.await(ctx, s.raft.LeadershipTransfer())
+	_, err := ask(ctx, s.gate, s.raft.LeadershipTransfer)
 	if err != nil && ctx.Err() == nil {
 		return fault.New(fault.Unavailable, "transfer leadership: %w", err)
 	}

@@ -101,7 +101,9 @@ func (s *Store) AddVoter(ctx context.Context, id, addr string) error {
 			return fault.New(fault.Unavailable, "add manager %s: close test connection: %w", id, err)
 		}
 	}
-	return s.changed(ctx, "add manager "+id, s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, enqueueTimeout))
+	return s.change(ctx, "add manager "+id, func() raft.IndexFuture {
+		return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, enqueueTimeout)
+	})
 }
 
 // RemoveServer takes a member out. Only the leader can; it can remove itself.
@@ -111,11 +113,13 @@ func (s *Store) RemoveServer(ctx context.Context, id string) error {
 	if s.IsLeader() && !slices.ContainsFunc(s.Voters(), member) {
 		return nil
 	}
-	return s.changed(ctx, "remove manager "+id, s.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout))
+	return s.change(ctx, "remove manager "+id, func() raft.IndexFuture {
+		return s.raft.RemoveServer(raft.ServerID(id), 0, enqueueTimeout)
+	})
 }
 
-func (s *Store) changed(ctx context.Context, what string, future raft.Future) error {
-	err := s.await(ctx, future)
+func (s *Store) change(ctx context.Context, what string, question func() raft.IndexFuture) error {
+	_, err := ask(ctx, s.gate, question)
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return err

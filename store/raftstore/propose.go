@@ -37,8 +37,8 @@ func (s *Store) Propose(ctx context.Context, cmds ...*pb.Command) ([]error, erro
 	if len(data) > maxEntry {
 		return nil, fault.New(fault.Invalid, "propose commands: %d bytes are more than the %d that an entry may have", len(data), maxEntry)
 	}
-	future := s.raft.Apply(data, enqueueTimeout)
-	if err := s.await(ctx, future); err != nil {
+	future, err := ask(ctx, s.gate, func() raft.ApplyFuture { return s.raft.Apply(data, enqueueTimeout) })
+	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 			return nil, err
 		}
@@ -46,22 +46,6 @@ func (s *Store) Propose(ctx context.Context, cmds ...*pb.Command) ([]error, erro
 	}
 	answers, _ := future.Response().([]error)
 	return answers, nil
-}
-
-// await waits for a future of raft or the end of ctx. Every future is answered
-// when raft stops, at the latest, so the goroutine is never left behind.
-func (s *Store) await(ctx context.Context, future raft.Future) error {
-	if ctx.Done() == nil {
-		return future.Error()
-	}
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // commitError explains why an entry has no answer.

@@ -86,6 +86,9 @@ const (
 	groupSize = 256
 	// cachedLogs are kept in memory for followers that are close behind.
 	cachedLogs = 512
+	// answerTimeout bounds the wait for answers; a leader without a majority
+	// gives them when its lease ends.
+	answerTimeout = 2 * time.Second
 	// shutdownTimeout bounds the wait for raft's goroutines.
 	shutdownTimeout = 10 * time.Second
 )
@@ -99,6 +102,7 @@ type Store struct {
 	disk       *disk
 	leadership *leadership
 	peers      *peers
+	gate       *gate
 }
 
 // Open opens or creates the log and starts taking part.
@@ -111,7 +115,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open raft store in %s: %w", cfg.Dir, err)
 	}
-	s := &Store{cfg: cfg, state: store.New(), disk: d, leadership: newLeadership(), peers: newPeers()}
+	s := &Store{cfg: cfg, state: store.New(), disk: d, leadership: newLeadership(), peers: newPeers(), gate: newGate()}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start raft: %w", err), d.close())
 	}
@@ -146,7 +150,7 @@ func (s *Store) raftConfig() *raft.Config {
 	c.SnapshotThreshold = s.cfg.SnapshotInterval
 	c.TrailingLogs = min(trailingLogs, s.cfg.SnapshotInterval)
 	c.MaxAppendEntries = groupSize
-	c.BatchApplyCh = true
+	c.BatchApplyCh = false     // raft gathers waiting callers as well, and a queue loses them at its end
 	c.ShutdownOnRemove = false // the manager decides; pre-vote keeps a removed node harmless
 	c.NotifyCh = s.leadership.notify
 	c.NoLegacyTelemetry = true
@@ -198,11 +202,15 @@ func (s *Store) prepare(conf *raft.Config, transport raft.Transport) error {
 	return nil
 }
 
-// Run takes part until ctx ends, then stops raft and closes the log.
-// Leadership is not handed over; TransferLeadership before does that.
+// Run takes part until ctx ends, then lets raft answer what was asked, stops it
+// and closes the log. Leadership is not handed over; TransferLeadership before
+// does that.
 func (s *Store) Run(ctx context.Context) error {
 	s.leadership.follow(ctx, s.cfg.Logger)
 	s.disk.giveUp() // whatever waits for the disk must not hold up the end
+	if !s.leadership.ignore(s.gate.close(), answerTimeout) {
+		s.cfg.Logger.Warn("raft leaves proposals unanswered")
+	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.raft.Shutdown().Error() }()
 	select {
