@@ -2,10 +2,14 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/hashicorp/raft"
 )
+
+// errStopping answers what was not put to raft any more.
+var errStopping = errors.New("the raft store stops")
 
 // gate counts the questions that raft has not answered. Raft forgets those
 // that are queued when it is shut down, so Run closes the gate first and waits
@@ -59,7 +63,7 @@ func ask[F raft.Future](ctx context.Context, g *gate, question func() F) (F, err
 	answered := make(chan answer, 1)
 	if !g.enter() {
 		var none F
-		return none, raft.ErrRaftShutdown
+		return none, errStopping
 	}
 	go func() {
 		defer g.leave()

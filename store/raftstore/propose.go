@@ -62,6 +62,8 @@ func (s *Store) commitError(err error) error {
 			WithTry("look whether it was made, then the same again")
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return fault.New(fault.Unavailable, "propose: the leader is overloaded, nothing was changed: %w", err)
+	case errors.Is(err, errStopping):
+		return fault.New(fault.Unavailable, "propose: this manager is stopping, nothing was changed: %w", err)
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return fault.New(fault.Unavailable, "propose: this manager is stopping; the change may or may not have been made: %w", err)
 	}
