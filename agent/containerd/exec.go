@@ -175,7 +175,7 @@ func steer(ctx context.Context, p steering, start *pb.ExecStart) (int32, error) 
 			return int32(code), nil
 		case <-inputEnd:
 			inputEnd = nil
-			_ = p.CloseIO(ctx, client.WithStdinCloser)
+			_ = p.CloseIO(ctx, client.WithStdinCloser) // it may just have ended
 		case size, ok := <-resize:
 			if !ok {
 				resize = nil

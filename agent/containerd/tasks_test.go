@@ -168,9 +168,9 @@ func TestExec(t *testing.T) {
 	run := func(start *pb.ExecStart, stdin string) (string, int32, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		var out bytes.Buffer
-		code, err := r.runtime.Exec(ctx, id, start, agent.ExecIO{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &out})
-		return out.String(), code, err
+		var out, errs bytes.Buffer
+		code, err := r.runtime.Exec(ctx, id, start, agent.ExecIO{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs})
+		return out.String() + errs.String(), code, err
 	}
 	if out, code, err := run(&pb.ExecStart{Command: []string{"/bin/sample", "exit", "4"}}, ""); code != 4 || err != nil {
 		t.Errorf("exit code %d, %v: %s", code, err, out)

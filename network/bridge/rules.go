@@ -31,7 +31,7 @@ var loopback = netip.MustParsePrefix("127.0.0.0/8")
 // one of the host's addresses, from outside and from the host itself.
 func (w Wanted) chains() []chain {
 	toPort := rule{
-		text:  "fib daddr type local dnat to meta l4proto . th dport map @" + mapName,
+		text:  "fib daddr type local dnat ip to meta l4proto . th dport map @" + mapName,
 		exprs: dnatExprs(),
 	}
 	pool := w.Pool.Masked()

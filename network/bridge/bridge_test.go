@@ -1,0 +1,268 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
+)
+
+// TestMain runs everything in a fresh network namespace.
+func TestMain(m *testing.M) {
+	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		os.Exit(exit.ExitCode())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+const golden = `# bridge mnlocal0 172.30.0.1/20
+# task a: mnca978112 -> eth0 172.30.0.2 02:42:ac:1e:00:02 in /run/a
+# task b: mn3e23e816 -> eth0 172.30.0.3 02:42:ac:1e:00:03 in /run/b
+table ip minid_local {
+	map ports {
+		type inet_proto . inet_service : ipv4_addr . inet_service
+		elements = { tcp . 8080 : 172.30.0.2 . 80,
+			     udp . 53 : 172.30.0.3 . 5353 }
+	}
+
+	chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "mnlocal0" ip daddr 127.0.0.0/8 drop
+	}
+
+	chain inbound {
+		type nat hook prerouting priority dstnat; policy accept;
+		fib daddr type local dnat ip to meta l4proto . th dport map @ports
+	}
+
+	chain local {
+		type nat hook output priority -100; policy accept;
+		fib daddr type local dnat ip to meta l4proto . th dport map @ports
+	}
+
+	chain outbound {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 172.30.0.0/20 oifname != "mnlocal0" masquerade
+		ip saddr 172.30.0.0/20 ip daddr 172.30.0.0/20 ct status dnat masquerade
+		ip saddr 127.0.0.0/8 oifname "mnlocal0" masquerade
+	}
+}
+`
+
+func example() Wanted {
+	return Wanted{
+		Pool: netip.MustParsePrefix("172.30.0.0/20"),
+		Tasks: []Endpoint{
+			{ID: "b", Netns: "/run/b", Address: netip.MustParseAddr("172.30.0.3"), Ports: []Port{{UDP, 53, 5353}}},
+			{ID: "a", Netns: "/run/a", Address: netip.MustParseAddr("172.30.0.2"), Ports: []Port{{TCP, 8080, 80}}},
+		},
+	}
+}
+
+func TestRender(t *testing.T) {
+	if diff := cmp.Diff(golden, example().Render()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPoolReusesLast(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := newPool(netip.MustParsePrefix("10.0.0.0/28")) // 13 for tasks
+		held := rapid.IntRange(0, 12).Draw(t, "held")
+		seen := make(map[netip.Addr]bool)
+		for range held {
+			a, err := p.take()
+			if err != nil || seen[a] || !p.prefix.Contains(a) {
+				t.Fatalf("took %v, %v", a, err)
+			}
+			seen[a] = true
+		}
+		for range 13 - held {
+			a, err := p.take()
+			if err != nil || seen[a] {
+				t.Fatalf("%v is given again with others unused, %v", a, err)
+			}
+			seen[a] = true
+			p.free(a)
+		}
+	})
+}
+
+func TestFreePool(t *testing.T) {
+	for _, test := range []struct{ used, want string }{
+		{"", "172.30.0.0/20"},
+		{"172.30.0.0/16", "172.31.0.0/20"},
+		{"172.16.0.0/12", "192.168.0.0/20"},
+		{"172.30.5.0/24", "172.30.16.0/20"},
+	} {
+		var used []netip.Prefix
+		if test.used != "" {
+			used = append(used, netip.MustParsePrefix(test.used))
+		}
+		if got, ok := freePool(used); !ok || got.String() != test.want {
+			t.Errorf("beside %s: %v, want %s", test.used, got, test.want)
+		}
+	}
+}
+
+func openBridge(t *testing.T) *Bridge {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: network namespaces")
+	}
+	dir, err := os.MkdirTemp("/tmp", "mnb-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Open(Config{DataDir: dir, RunDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(b.Destroy(), os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func host(published uint32) []*pb.PortConfig {
+	return []*pb.PortConfig{{Target: 80, Published: published, Mode: pb.PortConfig_MODE_HOST}}
+}
+
+func TestLifeOfTasks(t *testing.T) {
+	b := openBridge(t)
+	ctx := t.Context()
+	ns, addr, err := b.Attach(ctx, "one")
+	if err != nil || !isNamespace(ns) {
+		t.Fatal(ns, err)
+	}
+	if _, again, err := b.Attach(ctx, "one"); err != nil || again != addr {
+		t.Errorf("second attach: %v, %v", again, err)
+	}
+	if _, _, err := b.Attach(ctx, "two"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Publish(ctx, "one", host(8080)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Publish(ctx, "two", host(8080)); !fault.Is(err, fault.InUse) {
+		t.Errorf("a port given twice: %v", err)
+	}
+	if got, err := b.Publish(ctx, "two", host(0)); err != nil || got[0].Published < firstPort {
+		t.Errorf("chosen port: %v, %v", got, err)
+	}
+	b.mustBeListed(t)
+
+	later, err := Open(b.cfg) // minid restarts
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(b.Wanted().Render(), later.Wanted().Render()); diff != "" {
+		t.Error("not taken over:", diff)
+	}
+	if err := b.Detach(ctx, "one"); err != nil {
+		t.Error(err)
+	}
+	if isNamespace(ns) {
+		t.Error("namespace outlives its task")
+	}
+	if _, err := b.Publish(ctx, "two", host(8080)); err != nil {
+		t.Errorf("port of a removed task: %v", err)
+	}
+	b.mustBeListed(t)
+}
+
+// mustBeListed compares the kernel's table with the rendered one.
+func (b *Bridge) mustBeListed(t *testing.T) {
+	t.Helper()
+	if ok, err := b.kernel.Check(); !ok || err != nil {
+		t.Errorf("kernel differs: %v", err)
+	}
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		return
+	}
+	out, err := exec.Command(nft, "list", "table", "ip", TableName).CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft: %v: %s", err, out)
+	}
+	_, want, _ := strings.Cut(b.Wanted().Render(), "table ip")
+	// The kernel lists a map in no order.
+	normal := func(s string) []string {
+		return slices.Sorted(strings.FieldsSeq(strings.ReplaceAll(s, ",", " ")))
+	}
+	if diff := cmp.Diff(normal("table ip"+want), normal(string(out))); diff != "" {
+		t.Error("nft lists otherwise:", diff)
+	}
+}
+
+func TestRepair(t *testing.T) {
+	b := openBridge(t)
+	if _, _, err := b.Attach(t.Context(), "one"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Publish(t.Context(), "one", host(8080)); err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func() error{
+		"table":  func() error { return (&Kernel{}).Destroy() },
+		"cable":  func() error { return deleteLink(hostLink("one")) },
+		"bridge": func() error { return deleteLink(LinkName) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(name, err)
+		}
+		if ok, _ := b.kernel.Check(); ok {
+			t.Errorf("damaged %s is not seen", name)
+		}
+		if err := b.Repair(); err != nil {
+			t.Errorf("repair %s: %v", name, err)
+		}
+		b.mustBeListed(t)
+	}
+}
+
+func TestNoHandlesLeak(t *testing.T) {
+	b := openBridge(t)
+	count := func() int { list, _ := filepath.Glob("/proc/self/fd/*"); return len(list) }
+	cycle := func() {
+		if _, _, err := b.Attach(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Detach(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle()
+	before := count()
+	for range 20 {
+		cycle()
+	}
+	if after := count(); after > before+3 {
+		t.Errorf("%d file handles, %d before", after, before)
+	}
+}
