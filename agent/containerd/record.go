@@ -26,7 +26,7 @@ const (
 const extension = "minid.task"
 
 // record is what minid knows of a container beyond containerd. It is stored in
-// the container and changes only when the process ends.
+// the container and changes when ports are chosen and when the process ends.
 type record struct {
 	// BootID tells a container of this boot from one that a restart of the
 	// host ended.
@@ -116,7 +116,7 @@ func (r *Runtime) forget(id string) {
 	delete(r.records, id)
 }
 
-// saveExit stores how a task's process ended, in the container.
+// saveRecord stores a changed record in its container.
 func (r *Runtime) saveRecord(ctx context.Context, id string, rec *record) error {
 	ext, err := rec.any()
 	if err != nil {

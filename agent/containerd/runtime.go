@@ -78,7 +78,7 @@ type Runtime struct {
 	locks map[string]*idLock
 	// pipes are the open ends of log FIFOs, to be closed by Close.
 	pipes map[*os.File]struct{}
-	// started holds what Inspect needs and never changes while a container lives.
+	// records of this node's containers, as stored in them.
 	records map[string]*record
 	volumes map[string]*idLock
 	exits   map[string]*idLock
