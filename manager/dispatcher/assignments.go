@@ -29,7 +29,9 @@ type assignments struct {
 // assigned is what an agent was told of one task.
 type assigned struct {
 	desired pb.TaskState
-	key     specKey
+	// What it may still use, as of needs. key is empty without spec.
+	spec, files bool
+	key         specKey
 	// The secrets and configs that it holds references to.
 	secrets, configs []string
 }
@@ -42,15 +44,20 @@ type specKey struct {
 
 func (k specKey) String() string { return fmt.Sprintf("%s@%d", k.service, k.version) }
 
-// assignable tells whether a node's agent still has something to do about a
-// task: it was placed there and has not ended.
+// assignable tells whether a task is a node's: placed there, and not forgotten.
+// An ended one is, for the agent keeps its log until the reaper deletes it.
 func assignable(t *pb.Task, node string) bool {
-	if t == nil || t.NodeId != node {
-		return false
-	}
-	state := t.GetStatus().GetState()
-	return state >= pb.TaskState_TASK_STATE_ASSIGNED && state <= pb.TaskState_TASK_STATE_RUNNING
+	return t != nil && t.NodeId == node && t.GetStatus().GetState() >= pb.TaskState_TASK_STATE_ASSIGNED
 }
+
+// needs tells what a task may still use: its spec while it has not ended, its
+// secrets and configs while it is to run.
+func needs(t *pb.Task) (spec, files bool) {
+	spec = !ended(t)
+	return spec, spec && t.GetDesiredState() <= pb.TaskState_TASK_STATE_RUNNING
+}
+
+func ended(t *pb.Task) bool { return t.GetStatus().GetState() > pb.TaskState_TASK_STATE_RUNNING }
 
 // full forgets what was told and returns everything that the node must know: a
 // set and, if that is too large for one message, diffs with the rest. What the
@@ -121,19 +128,26 @@ func (d *delta) task(id string) {
 		}
 		return
 	}
-	if known && told.desired == t.DesiredState {
+	now := assigned{desired: t.DesiredState}
+	now.spec, now.files = needs(t)
+	if known && told.desired == now.desired && told.spec == now.spec && told.files == now.files {
 		return
 	}
-	now := assigned{desired: t.DesiredState, key: specKey{t.ServiceId, t.SpecVersion}}
-	spec := d.useSpec(now.key)
-	if t.DesiredState <= pb.TaskState_TASK_STATE_RUNNING {
-		now.secrets = d.useSecrets(spec)
-		now.configs = d.useConfigs(spec)
+	if now.spec {
+		now.key = specKey{t.ServiceId, t.SpecVersion}
+		spec := d.useSpec(now.key)
+		if now.files {
+			now.secrets = d.useSecrets(spec)
+			now.configs = d.useConfigs(spec)
+		}
 	}
 	if known {
 		d.released = append(d.released, told)
 	}
 	d.a.tasks[id] = now
+	if known && told.desired == now.desired {
+		return // that it ended, the agent said itself
+	}
 	d.tell(&pb.Assignment{Kind: &pb.Assignment_Task{Task: &pb.AssignedTask{
 		Id:            t.Id,
 		ServiceId:     t.ServiceId,
@@ -197,7 +211,7 @@ func (d *delta) remove(kind pb.Kind, id string) {
 // finish takes back what nothing uses any more and numbers the diffs.
 func (d *delta) finish() []*pb.AssignmentDiff {
 	for _, was := range d.released {
-		if release(d.a.specs, was.key) {
+		if was.spec && release(d.a.specs, was.key) {
 			d.remove(pb.Kind_KIND_SERVICE, was.key.String())
 		}
 		for _, id := range was.secrets {

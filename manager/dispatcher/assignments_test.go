@@ -45,10 +45,13 @@ func oracle(view store.View, node string) known {
 	k := known{}
 	for t := range view.Tasks() {
 		state := t.Status.State
-		if t.NodeId != node || state < pb.TaskState_TASK_STATE_ASSIGNED || state > pb.TaskState_TASK_STATE_RUNNING {
+		if t.NodeId != node || state < pb.TaskState_TASK_STATE_ASSIGNED {
 			continue
 		}
 		k["task/"+t.Id] = fmt.Sprint(int32(t.DesiredState))
+		if state > pb.TaskState_TASK_STATE_RUNNING {
+			continue
+		}
 		k[fmt.Sprintf("spec/%s@%d", t.ServiceId, t.SpecVersion)] = ""
 		if t.DesiredState > pb.TaskState_TASK_STATE_RUNNING {
 			continue

@@ -85,13 +85,8 @@ func TestSessionSendsSetThenNumberedDiffs(t *testing.T) {
 		r.desire("t1", shutdown)
 		wantNames(t, "shutdown", names(a.next().GetDiff().Put), "task/t1=640")
 		a.report(1, status("t1", shutdown))
-		for acked, removed := false, false; !acked || !removed; {
-			m := a.next()
-			if m.GetDiff() != nil {
-				removed = true
-				wantNames(t, "ended", keys(m.GetDiff().Remove), "task/t1")
-			}
-			acked = acked || m.GetAck().GetNumber() == 1
+		if n := a.next().GetAck().GetNumber(); n != 1 {
+			t.Errorf("ack of %d, want 1", n)
 		}
 
 		r.desire("t2", shutdown)
@@ -101,7 +96,12 @@ func TestSessionSendsSetThenNumberedDiffs(t *testing.T) {
 		a.report(2, status("t2", shutdown))
 		for diff = nil; diff == nil; diff = a.next().GetDiff() {
 		}
-		wantNames(t, "end of the last task", keys(diff.Remove), "service/web@1", "task/t2")
+		wantNames(t, "the end of the last task lets go of the spec", keys(diff.Remove), "service/web@1")
+
+		r.apply(&pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: []string{"t1", "t2"}}}})
+		for diff = nil; diff == nil; diff = a.next().GetDiff() {
+		}
+		wantNames(t, "forgotten", keys(diff.Remove), "task/t1", "task/t2")
 		if diff.Sequence != 6 {
 			t.Errorf("last diff has sequence %d, want 6", diff.Sequence)
 		}

@@ -308,7 +308,7 @@ func (t *term) deliverTask(c *store.Change) {
 	if s == nil {
 		return
 	}
-	if before.GetDesiredState() != after.GetDesiredState() || assignable(before, node) != assignable(after, node) {
+	if ended(before) != ended(after) || before.GetDesiredState() != after.GetDesiredState() || assignable(before, node) != assignable(after, node) {
 		s.dirtyTask(c.ID)
 	}
 }
