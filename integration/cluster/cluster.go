@@ -97,6 +97,15 @@ func (c *Cluster) DialOutside(addr string, timeout time.Duration) (net.Conn, err
 
 // Node makes the next node, n1, n2, …, and starts its minid.
 func (c *Cluster) Node(flags ...string) (*Node, error) {
+	n, err := c.Prepare(flags...)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Start()
+}
+
+// Prepare makes the next node and does not start it.
+func (c *Cluster) Prepare(flags ...string) (*Node, error) {
 	c.mu.Lock()
 	i := len(c.nodes) + 1
 	n := &Node{c: c, index: i, Name: fmt.Sprintf("n%d", i), Addr: nodeAddr(i), flags: flags}
@@ -105,7 +114,7 @@ func (c *Cluster) Node(flags ...string) (*Node, error) {
 	if err := n.setUp(); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", n.Name, err)
 	}
-	return n, n.Start()
+	return n, nil
 }
 
 // Nodes lists the nodes made so far.

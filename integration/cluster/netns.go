@@ -139,6 +139,15 @@ func plug(hub, node *namespace, i int) error {
 	})
 }
 
+// unplug removes a node's veth pair from both sides, if it is there.
+func unplug(i int) error {
+	port, err := netlink.LinkByName(fmt.Sprintf("port%d", i))
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(port)
+}
+
 func setLink(name string, up bool) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {

@@ -29,6 +29,8 @@ type Node struct {
 
 	mu   sync.Mutex
 	proc *process
+	// off is true after a power off, until the machine boots.
+	off bool
 }
 
 // process is one run of a node's minid.
@@ -64,6 +66,19 @@ func (n *Node) setUp() error {
 	return plug(n.c.hub, ns, n.index)
 }
 
+// LimitDisk gives a directory below the data directory, such as raft, a disk of
+// its own with so many bytes. It must be called before the node uses it.
+func (n *Node) LimitDisk(dir string, size int64) error {
+	path := filepath.Join(n.DataDir(), dir)
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
+		return fmt.Errorf("mount a disk of %d bytes at %s: %w", size, path, err)
+	}
+	return nil
+}
+
 func (n *Node) registries() string { return filepath.Join(n.c.dir, n.Name, "registries") }
 
 // AllowRegistry lets the node pull from a registry without TLS.
@@ -82,6 +97,11 @@ func (n *Node) Start() error {
 	defer n.mu.Unlock()
 	if n.proc != nil {
 		return fmt.Errorf("start %s: it runs already", n.Name)
+	}
+	if n.off {
+		if err := n.boot(); err != nil {
+			return fmt.Errorf("boot %s: %w", n.Name, err)
+		}
 	}
 	log, err := os.OpenFile(n.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -181,22 +201,46 @@ func (n *Node) link(up bool) error {
 	return n.c.hub.Do(func() error { return setLink(fmt.Sprintf("port%d", n.index), up) })
 }
 
-// PowerOff loses the machine: minid, containerd, shims and containers at once.
+// PowerOff loses the machine: first its link, so that nobody hears of it any
+// more, then minid, containerd, shims and containers at once. Start boots it.
 func (n *Node) PowerOff() {
 	n.c.logf("%s: power off", n.Name)
 	n.mu.Lock()
-	n.proc = nil
+	n.proc, n.off = nil, true
 	n.mu.Unlock()
+	n.kill()
+}
+
+func (n *Node) kill() {
+	n.c.hub.Do(func() error { return unplug(n.index) })
 	if ino, err := n.ns.inode(); err == nil {
 		killAll(func() []int { return processes(ino) })
 	}
+}
+
+// boot brings the machine up as hardware would: the disk is as it was, while
+// mounts, sockets and devices are gone.
+func (n *Node) boot() error {
+	unmountBelow(n.RunDir())
+	if err := os.RemoveAll(n.RunDir()); err != nil {
+		return err
+	}
+	n.ns.close()
+	if err := n.setUp(); err != nil {
+		return err
+	}
+	n.off = false
+	return nil
 }
 
 func (n *Node) destroy() {
 	if n.ns == nil {
 		return
 	}
-	n.PowerOff()
+	n.mu.Lock()
+	n.proc = nil
+	n.mu.Unlock()
+	n.kill()
 	unmountBelow(filepath.Join(n.c.dir, n.Name))
 	n.ns.close()
 }

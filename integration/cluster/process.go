@@ -84,7 +84,8 @@ func killAll(find func() []int) {
 	}
 }
 
-// cgroupsOf lists the directories of a task's cgroups, on v1 and v2.
+// cgroupsOf lists the directories of a task's cgroups, on v1 and v2; also those
+// of docker's, which `make versus` runs.
 func cgroupsOf(pid int) []string {
 	lines, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
@@ -93,7 +94,7 @@ func cgroupsOf(pid int) []string {
 	var dirs []string
 	for line := range strings.Lines(string(lines)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 || !strings.Contains(parts[2], "minid") {
+		if len(parts) != 3 || !strings.Contains(parts[2], "minid") && !strings.HasPrefix(parts[2], "/docker/") {
 			continue
 		}
 		controller := strings.TrimPrefix(parts[1], "name=")
