@@ -52,6 +52,9 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
+// handOverTime bounds the wait for a successor when a leader stops.
+const handOverTime = 2 * time.Second
+
 // Manager is one member of the replicated state.
 type Manager struct {
 	cfg        Config
@@ -126,11 +129,31 @@ func (m *Manager) Standing() func(nodeID string) pb.NodeRole {
 // Run takes part in the cluster until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.raft.Run(ctx) })
-	g.Go(func() error { return m.raft.Lead(ctx, m.lead) })
+	// Raft outlives the rest, so that a leader that stops can hand over.
+	replicating, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return m.raft.Run(replicating) })
+	g.Go(func() error {
+		defer stop()
+		err := m.raft.Lead(ctx, m.lead)
+		m.handOver()
+		return err
+	})
 	g.Go(func() error { return m.ask(ctx) })
 	g.Go(func() error { return m.followSettings(ctx) })
 	return g.Wait()
+}
+
+// handOver gives the lead to another manager, so that nobody has to notice that
+// this one is gone. Without another one there is nothing to do.
+func (m *Manager) handOver() {
+	if !m.raft.IsLeader() || len(m.raft.Voters()) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
+	defer cancel()
+	if err := m.raft.TransferLeadership(ctx); err != nil {
+		m.log.Warn("cannot hand the lead over", "err", err)
+	}
 }
 
 // ask asks for a vote until it is granted; at every start, because this

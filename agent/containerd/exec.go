@@ -127,7 +127,7 @@ func (r *Runtime) runExec(ctx context.Context, t client.Task, spec *specs.Proces
 	}
 	if err := process.Start(ctx); err != nil {
 		process.IO().Cancel()
-		return startError(filepath.Base(t.ID()), err)
+		return startError(r.imageOf(t.ID()), err)
 	}
 	return steer(ctx, steering{Process: process, exited: exited, inputEnd: input.end, ExecIO: streams}, start)
 }

@@ -44,7 +44,7 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 		if notThere(err) {
 			err = fault.New(fault.State, "start task %s: its process is gone: %w", id, err)
 		} else {
-			_, err = startError(r.recall(id).Image, err)
+			_, err = startError(r.imageOf(id), err)
 		}
 		return errors.Join(err, r.cfg.Network.Unpublish(context.WithoutCancel(ctx), id))
 	}

@@ -110,6 +110,14 @@ func (r *Runtime) recall(id string) *record {
 	return r.records[id]
 }
 
+// imageOf names a task's image, for messages.
+func (r *Runtime) imageOf(id string) string {
+	if rec := r.recall(id); rec != nil {
+		return rec.Image
+	}
+	return "of task " + id
+}
+
 func (r *Runtime) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

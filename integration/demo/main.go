@@ -1,0 +1,64 @@
+// Command demo shows minid at work: three managers and two workers on this
+// host, each in its own network namespace with its own containerd, run real
+// containers, heal, and survive the loss of their leader.
+//
+// KEEP=1 leaves the cluster up after the tour until Ctrl-C.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/minid/minid/integration/cluster"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "\nError:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// tourTime bounds the whole tour.
+const tourTime = 8 * time.Minute
+
+func run(ctx context.Context) error {
+	began := time.Now()
+	c, err := cluster.New(cluster.Options{Bin: "bin", Log: os.Stdout})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	t := &tour{c: c}
+	limited, cancel := context.WithTimeout(ctx, tourTime)
+	defer cancel()
+	for _, step := range t.steps() {
+		t.heading(step.title)
+		if err := step.do(limited); err != nil {
+			return fmt.Errorf("%s: %w", step.title, err)
+		}
+	}
+	fmt.Printf("\nFinished all in %.0f s.\n", time.Since(began).Seconds())
+	if os.Getenv("KEEP") != "" {
+		t.keep(ctx)
+	}
+	return nil
+}
+
+// keep leaves the cluster to the user.
+func (t *tour) keep(ctx context.Context) {
+	fmt.Println("\nThe cluster stays up until Ctrl-C. Each node is a network namespace; for example:")
+	for _, n := range t.c.Nodes() {
+		fmt.Printf("  export MINICTL_HOST=%s   # %s, %s\n", n.Socket(), n.Name, n.Addr)
+	}
+	fmt.Printf("  bin/minictl node ls\n  nsenter --net=%s/hub.ns curl http://%s:8080/   # from outside\n", t.c.Dir(), t.c.Nodes()[0].Addr)
+	<-ctx.Done()
+	fmt.Println("\nclearing up")
+}
