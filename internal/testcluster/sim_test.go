@@ -21,6 +21,7 @@ var corpus = []uint64{1, 2, 3}
 func TestSimulatedFaults(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { tellStory(t, seed) })
 		})
 	}

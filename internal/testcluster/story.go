@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -88,7 +89,7 @@ func (s *Story) tell(format string, args ...any) {
 func (s *Story) Step() {
 	steps := []func(){
 		s.create, s.create, s.scale, s.roll, s.roll, s.remove, s.drain, s.activate,
-		s.kill, s.powerOff, s.isolate, s.comeBack, s.comeBack, s.killLeader,
+		s.kill, s.powerOff, s.isolate, s.comeBack, s.comeBack, s.killLeader, s.fillDisk,
 	}
 	steps[s.rnd.IntN(len(steps))]()
 	time.Sleep(time.Duration(s.rnd.IntN(6000)) * time.Millisecond)
@@ -254,6 +255,12 @@ func (s *Story) killLeader() {
 	}
 }
 
+// fillDisk makes a manager's raft writes fail until it comes back.
+func (s *Story) fillDisk() {
+	n := s.Nodes[s.rnd.IntN(3)]
+	s.loseNode(n, "fill the disk of", func(n *Node) { n.raft.FailWrites(syscall.ENOSPC) })
+}
+
 func (s *Story) leads(n *Node) (leads bool) {
 	n.call(func(api *client.Client) error {
 		info, err := api.Local.Info(context.Background(), &pb.InfoRequest{})
@@ -275,6 +282,7 @@ func (s *Story) back(n *Node) {
 	s.tell("%s comes back", n.Name)
 	s.outages = append(s.outages, outage{node: s.ids[n], from: s.away[n], until: time.Now()})
 	delete(s.away, n)
+	n.raft.FailWrites(nil)
 	if !n.Up() {
 		n.Start()
 	}
