@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -52,7 +51,7 @@ func (n *Node) raftDir() string { return filepath.Join(n.cfg.DataDir, "raft") }
 
 // forgetRaft removes the replicated state from a node that is no manager any more.
 func (n *Node) forgetRaft() error {
-	return os.RemoveAll(n.raftDir())
+	return removeAll(n.raftDir())
 }
 
 func newControl(m *member) (*control, error) {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // record is what a node remembers of its place in the cluster. Its Member is
@@ -84,9 +86,21 @@ var membershipFiles = [...]string{recordFile, "certificates", "raft", "agent.db"
 // wipe forgets a cluster. Containerd, images, volumes and logs stay.
 func wipe(dir string) error {
 	for _, name := range membershipFiles {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := removeAll(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("forget cluster: %w", err)
 		}
 	}
 	return nil
+}
+
+// removeAll removes a file or a directory with what it holds. A directory that
+// is a mount point, as of a disk for the raft log alone, stays and is emptied.
+func removeAll(path string) error {
+	err := os.RemoveAll(path)
+	if errors.Is(err, unix.EBUSY) {
+		if left, readErr := os.ReadDir(path); readErr == nil && len(left) == 0 {
+			return nil
+		}
+	}
+	return err
 }
