@@ -70,7 +70,7 @@ func findUser(files fs.FS, user string, groups []string) (identity, error) {
 		return identity{}, err
 	}
 	id := identity{Home: "/"}
-	if row := findRow(passwd, name); row != nil && len(row) >= 6 {
+	if row := findRow(passwd, name); len(row) >= 6 {
 		id.UID, id.GID, name, id.Home = number(row[2]), number(row[3]), row[0], row[5]
 	} else if n, err := strconv.ParseUint(name, 10, 31); err == nil {
 		id.UID = uint32(n)

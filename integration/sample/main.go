@@ -53,20 +53,25 @@ func main() {
 }
 
 var modes = map[string]func([]string) error{
-	"serve":    serve,
-	"sleep":    func([]string) error { return wait() },
-	"stubborn": func([]string) error { signal.Ignore(syscall.SIGTERM); fmt.Println("ignoring SIGTERM"); time.Sleep(24 * time.Hour); return nil },
-	"lines":    lines,
-	"echo":     func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err },
-	"exit":     func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
-	"eat":      eat,
-	"env":      func([]string) error { return env() },
-	"cat":      cat,
-	"stat":     stat,
-	"ls":       list,
-	"write":    func(a []string) error { return os.WriteFile(arg(a, 0, ""), []byte(arg(a, 1, "")), 0o644) },
-	"get":      get,
-	"udp":      udp,
+	"serve": serve,
+	"sleep": func([]string) error { return wait() },
+	"stubborn": func([]string) error {
+		signal.Ignore(syscall.SIGTERM)
+		fmt.Println("ignoring SIGTERM")
+		time.Sleep(24 * time.Hour)
+		return nil
+	},
+	"lines": lines,
+	"echo":  func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err },
+	"exit":  func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
+	"eat":   eat,
+	"env":   func([]string) error { return env() },
+	"cat":   cat,
+	"stat":  stat,
+	"ls":    list,
+	"write": func(a []string) error { return os.WriteFile(arg(a, 0, ""), []byte(arg(a, 1, "")), 0o644) },
+	"get":   get,
+	"udp":   udp,
 }
 
 func arg(a []string, i int, otherwise string) string {

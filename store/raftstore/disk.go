@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/minid/minid/fault"
 )
@@ -55,7 +56,7 @@ func openDisk(cfg Config) (*disk, error) {
 			NoFreelistSync: true, // rebuilt at start; every commit writes less
 		},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fault.New(fault.State, "open %s: another process holds it", filepath.Join(cfg.Dir, logFile)).
 			WithTry("stop the other minid of this data directory")
 	}
@@ -97,10 +98,10 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 
 // lastFailure is the error of the last append that failed; raft passes on its
 // text only.
-func (d *disk) lastFailure() (err error, at time.Time) {
+func (d *disk) lastFailure() (at time.Time, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.failure, d.failedAt
+	return d.failedAt, d.failure
 }
 
 func (d *disk) Set(key, value []byte) error {
@@ -109,7 +110,7 @@ func (d *disk) Set(key, value []byte) error {
 }
 
 func (d *disk) SetUint64(key []byte, value uint64) error {
-	failure, failedAt := d.lastFailure()
+	failedAt, failure := d.lastFailure()
 	if rest := d.standDown - time.Since(failedAt); failure != nil && rest > 0 {
 		select {
 		case <-time.After(rest):

@@ -67,7 +67,7 @@ func (s *Store) commitError(err error) error {
 	case errors.Is(err, raft.ErrRaftShutdown):
 		return fault.New(fault.Unavailable, "propose: this manager is stopping; the change may or may not have been made: %w", err)
 	}
-	if failure, _ := s.disk.lastFailure(); failure != nil {
+	if _, failure := s.disk.lastFailure(); failure != nil {
 		err = failure
 	}
 	return fault.New(fault.Unavailable, "propose: the leader's disk refuses the change, nothing was changed: %w", err).
