@@ -195,8 +195,10 @@ func startError(image string, err error) (code int32, _ error) {
 		return 126, fault.New(fault.Invalid, "the command is not executable in image %s: %s", image, between(text, "exec: "))
 	case has("exec format error"):
 		return 126, fault.New(fault.Invalid, "the command of image %s is not for this platform", image)
-	case has("error mounting"), has("not a directory"):
+	case has("error mounting"):
 		return 0, fault.New(fault.Invalid, "a mount is not possible: %s", between(text, "error mounting"))
+	case has("not a directory"):
+		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", between(text, "init: "))
 	case errors.Is(err, context.DeadlineExceeded):
 		return 0, fault.New(fault.Timeout, "the container was not made within %v", startTimeout)
 	}
