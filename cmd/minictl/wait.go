@@ -142,6 +142,8 @@ func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after t
 	if task := t.Failed(); task != nil {
 		c.lastWords(ctx, a, task)
 		text += "; last failure: " + print.Clean(progress.Reason(task))
+	} else if task := t.Slow(); task != nil {
+		text += "; " + progress.Ref(task) + " is at it: " + print.Clean(progress.Reason(task))
 	}
 	return fault.New(fault.Timeout, "service %q did not converge within %v: %s; the work goes on", name, after, text).
 		WithTry("minictl service ps %s", name)

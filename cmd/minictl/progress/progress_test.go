@@ -343,6 +343,31 @@ func TestFailureBetweenLooks(t *testing.T) {
 	}
 }
 
+func TestSlow(t *testing.T) {
+	tests := map[string]struct {
+		tasks []*pb.Task
+		want  string
+	}{
+		"runs":               {[]*pb.Task{task("a", 1, run)}, ""},
+		"tells nothing":      {[]*pb.Task{task("a", 1, preparing)}, ""},
+		"asks a registry":    {[]*pb.Task{task("a", 1, run), task("b", 2, preparing, saying("asking the registry for x"))}, "b"},
+		"tries again":        {[]*pb.Task{task("a", 1, preparing, because("registry x is not reachable"))}, "a"},
+		"is to be shut down": {[]*pb.Task{task("a", 1, preparing, saying("asking"), wanted(shutdown))}, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			tracker := NewTracker(service(2), nodes)
+			for _, task := range test.tasks {
+				tracker.Apply(put(task), start)
+			}
+			tracker.Apply(synced, start)
+			if got := tracker.Slow().GetId(); got != test.want {
+				t.Errorf("slow is %q, not %q", got, test.want)
+			}
+		})
+	}
+}
+
 // BenchmarkFollow is the start of 1000 replicas as minictl sees it.
 func BenchmarkFollow(b *testing.B) {
 	var events []*pb.WatchEvent

@@ -210,6 +210,18 @@ func (t *Tracker) Waiting() *pb.Task {
 	return nil
 }
 
+// Slow returns a task that is still being prepared or started and tells what it
+// is at, nil if there is none.
+func (t *Tracker) Slow() *pb.Task {
+	for _, slot := range t.slots() {
+		s := slot.current.GetStatus().GetState()
+		if s >= pb.TaskState_TASK_STATE_PREPARING && s < pb.TaskState_TASK_STATE_RUNNING && live(slot.current) && Reason(slot.current) != "" {
+			return slot.current
+		}
+	}
+	return nil
+}
+
 // Nowhere reports whether a global service found no node at all.
 func (t *Tracker) Nowhere() bool {
 	_, replicated := t.wanted()
