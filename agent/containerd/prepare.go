@@ -198,7 +198,7 @@ func startError(image string, err error) (code int32, _ error) {
 	case has("error mounting"):
 		return 0, fault.New(fault.Invalid, "a mount is not possible: %s", between(text, "error mounting"))
 	case has("not a directory"):
-		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", between(text, "init: "))
+		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", strings.TrimPrefix(between(text, "init: "), "init: "))
 	case errors.Is(err, context.DeadlineExceeded):
 		return 0, fault.New(fault.Timeout, "the container was not made within %v", startTimeout)
 	}

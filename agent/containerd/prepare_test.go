@@ -19,7 +19,7 @@ func TestStartError(t *testing.T) {
 		"foreign binary":    {`exec /bin/web: exec format error: unknown`, "the command of image web:1 is not for this platform", 126},
 		"mount over a file": {`error during container init: error mounting "/srv" to rootfs at "/etc/passwd": not a directory: unknown`, `a mount is not possible: error mounting "/srv" to rootfs at "/etc/passwd": not a directory`, 0},
 		"workdir is a file": {`error during container init: mkdir /etc/passwd: not a directory: unknown`, "the working directory is not possible: mkdir /etc/passwd: not a directory", 0},
-		"something unheard": {`no such luck`, "create process: " + prefix + "no such luck", 0},
+		"something unheard": {`no such luck`, prefix + "no such luck", 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
