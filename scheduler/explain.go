@@ -255,7 +255,11 @@ func (r refusal) many(mixed bool) string {
 func (r resources) words() string {
 	var parts []string
 	if r.cpu > 0 {
-		parts = append(parts, formatCPU(r.cpu)+" more CPU")
+		noun := " more CPUs"
+		if r.cpu == 1e9 {
+			noun = " more CPU"
+		}
+		parts = append(parts, formatCPU(r.cpu)+noun)
 	}
 	if r.mem > 0 {
 		parts = append(parts, formatBytes(r.mem)+" more memory")

@@ -60,7 +60,19 @@ func TestSummaryAndHint(t *testing.T) {
 			"memory and CPU",
 			[]*pb.Node{testNode("n1")},
 			&pb.TaskSpec{Resources: &pb.ResourceRequirements{ReserveNanoCpus: 5500e6, ReserveMemoryBytes: 1<<30 + 1}},
-			"0 of 1 nodes fit: 1 needs 1.5 more CPU and 1 KiB more memory", "",
+			"0 of 1 nodes fit: 1 needs 1.5 more CPUs and 1 KiB more memory", "",
+		},
+		{
+			"CPUs, told as what is free",
+			[]*pb.Node{testNode("n1"), testNode("n2", func(n *pb.Node) { n.Description.Resources.NanoCpus = 4_500_500_000 })},
+			&pb.TaskSpec{Resources: &pb.ResourceRequirements{ReserveNanoCpus: 5e9}},
+			"0 of 2 nodes fit: 2 need at least 0.5 more CPUs", "minictl service update --reserve-cpu 4.5 web",
+		},
+		{
+			"a single CPU",
+			[]*pb.Node{testNode("n1")},
+			&pb.TaskSpec{Resources: &pb.ResourceRequirements{ReserveNanoCpus: 5e9}},
+			"0 of 1 nodes fit: 1 needs 1 more CPU", "minictl service update --reserve-cpu 4 web",
 		},
 		{
 			"down and unknown",

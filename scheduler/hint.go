@@ -15,8 +15,8 @@ type advisor struct {
 	*query
 	service string
 	// The nodes to advise about, the one with the least name each.
-	label, activate, memory, full *node
-	down                          bool
+	label, activate, memory, cpu, full *node
+	down                               bool
 }
 
 // consider takes note of a node that was refused by the filter at a position.
@@ -37,13 +37,25 @@ func (a *advisor) consider(n *node, refusedBy int) {
 	case "availability":
 		a.activate = lesser(a.activate, n)
 	case "resources":
-		short := a.short(n.pos)
-		if short.cpu == 0 && a.set.free[n.pos].mem >= 4<<20 &&
-			(a.memory == nil || a.set.free[n.pos].mem > a.set.free[a.memory.pos].mem) {
-			a.memory = n
-		}
+		a.considerSize(n)
 	case "max-replicas":
 		a.full = lesser(a.full, n)
+	}
+}
+
+// considerSize takes note of a node that would be large enough if less of one
+// resource were set aside: the one with the most of it.
+func (a *advisor) considerSize(n *node) {
+	short, free := a.short(n.pos), a.set.free
+	switch {
+	case short.cpu == 0 && free[n.pos].mem >= 4<<20:
+		if a.memory == nil || free[n.pos].mem > free[a.memory.pos].mem {
+			a.memory = n
+		}
+	case short.mem == 0 && free[n.pos].cpu >= 1e6:
+		if a.cpu == nil || free[n.pos].cpu > free[a.cpu.pos].cpu {
+			a.cpu = n
+		}
 	}
 }
 
@@ -76,6 +88,9 @@ func (a *advisor) hint(nodes int, w Waiting) string {
 	case a.memory != nil:
 		mem := a.set.free[a.memory.pos].mem >> 20
 		return fmt.Sprintf("minictl service update --reserve-memory %dMiB %s", mem, a.service)
+	case a.cpu != nil:
+		cpu := a.set.free[a.cpu.pos].cpu
+		return fmt.Sprintf("minictl service update --reserve-cpu %s %s", formatCPU(cpu-cpu%1e6), a.service)
 	case a.full != nil:
 		return fmt.Sprintf("minictl service update --replicas-max-per-node %d %s", a.need.maxPerNode+1, a.service)
 	case a.down:
