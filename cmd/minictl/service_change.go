@@ -67,7 +67,8 @@ func (c *cli) serviceCreate() *cobra.Command {
 func (c *cli) createService(ctx context.Context, a *api, s *pb.ServiceSpec, images imageFlags) (*pb.Service, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if err := c.prepare(ctx, s, images, true); err != nil {
+	warnings, err := c.prepare(ctx, s, images, true)
+	if err != nil {
 		return nil, err
 	}
 	if s.Name == "" {
@@ -77,7 +78,7 @@ func (c *cli) createService(ctx context.Context, a *api, s *pb.ServiceSpec, imag
 	if err != nil {
 		return nil, err
 	}
-	c.warn(resp.Warnings)
+	c.warn(append(warnings, resp.Warnings...))
 	return resp.Service, nil
 }
 
@@ -96,16 +97,19 @@ func (c *cli) serviceUpdate() *cobra.Command {
 		if err := wait.check(); err != nil {
 			return err
 		}
+		var warnings []string
 		updated, err := c.changeService(ctx, a, args[0], func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 			s, err := flags.Update(old, c.environment())
 			if err != nil {
 				return nil, err
 			}
-			return s, c.prepare(ctx, s, images, cmd.Flags().Changed("image"))
+			warnings, err = c.prepare(ctx, s, images, cmd.Flags().Changed("image"))
+			return s, err
 		})
 		if err != nil {
 			return err
 		}
+		c.warn(warnings)
 		fmt.Fprintln(c.stdout, args[0])
 		return c.wait(ctx, a, updated, wait)
 	})
@@ -149,55 +153,54 @@ func (c *cli) warn(warnings []string) {
 }
 
 // prepare completes a spec with what the client finds out: the image's digest,
-// and credentials.
-func (c *cli) prepare(ctx context.Context, s *pb.ServiceSpec, images imageFlags, newImage bool) error {
+// and credentials. Its warnings are for when the service is accepted.
+func (c *cli) prepare(ctx context.Context, s *pb.ServiceSpec, images imageFlags, newImage bool) (warnings []string, err error) {
 	container := s.Task.Container
 	if !newImage && !images.sendAuth {
-		return nil
+		return nil, nil
 	}
 	image, err := registry.Normalize(container.Image)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	login := c.login(ctx, image)
+	login, err := c.login(ctx, image)
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
 	if images.sendAuth {
 		if container.PullAuth, err = registry.PullAuth(image, login); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if newImage {
 		container.Image, container.Platforms = image, nil
-		if !images.noResolve {
-			c.resolveImage(ctx, container, login)
+		if !images.noResolve && !resolveImage(ctx, container, login) {
+			warnings = append(warnings, fmt.Sprintf("image %s could not be accessed on a registry to record its digest: nodes will look it up, and may run different versions of it",
+				print.Image(image, false)))
 		}
 	}
-	return nil
+	return warnings, nil
 }
 
 // login finds the user's credentials for an image; without a readable docker
-// configuration there are none, and a warning.
-func (c *cli) login(ctx context.Context, image string) auth.Credential {
+// configuration there are none.
+func (c *cli) login(ctx context.Context, image string) (auth.Credential, error) {
 	dir := c.env("DOCKER_CONFIG")
 	if dir == "" {
 		dir = filepath.Join(c.env("HOME"), ".docker")
 	}
-	login, err := registry.Login(ctx, filepath.Join(dir, "config.json"), image)
-	if err != nil {
-		c.warn([]string{err.Error()})
-	}
-	return login
+	return registry.Login(ctx, filepath.Join(dir, "config.json"), image)
 }
 
-// resolveImage pins the image to its digest. Nodes may reach registries that
-// the client does not, so that failure is only worth a warning.
-func (c *cli) resolveImage(ctx context.Context, container *pb.ContainerSpec, login auth.Credential) {
+// resolveImage pins the image to its digest if the registry answers. Nodes may
+// reach registries that the client does not.
+func resolveImage(ctx context.Context, container *pb.ContainerSpec, login auth.Credential) bool {
 	found, err := registry.Resolve(ctx, container.Image, login)
 	if err != nil {
-		c.warn([]string{fmt.Sprintf("image %s could not be accessed on a registry to record its digest: nodes will look it up, and may run different versions of it",
-			print.Image(container.Image, false))})
-		return
+		return false
 	}
 	container.Image, container.Platforms = found.Reference, found.Platforms
+	return true
 }
 
 func (c *cli) serviceScale() *cobra.Command {

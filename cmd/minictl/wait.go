@@ -160,8 +160,7 @@ func (c *cli) lastWords(ctx context.Context, a *api, task *pb.Task) {
 	if err != nil {
 		return
 	}
-	label := fmt.Sprintf("%s.%d", task.ServiceName, task.Slot)
-	for first := true; ; first = false {
+	for first := true; ; {
 		line, err := stream.Recv()
 		if err != nil {
 			if !errors.Is(err, io.EOF) && ctx.Err() == nil && first {
@@ -169,8 +168,12 @@ func (c *cli) lastWords(ctx context.Context, a *api, task *pb.Task) {
 			}
 			return
 		}
+		if line.Warning {
+			continue // a log that is gone is no part of the story
+		}
 		if first {
-			fmt.Fprintf(c.stderr, "Last lines of %s:\n", label)
+			fmt.Fprintf(c.stderr, "Last lines of %s:\n", progress.Ref(task))
+			first = false
 		}
 		fmt.Fprintf(c.stderr, "    %s\n", print.Clean(string(line.Text)))
 	}

@@ -76,7 +76,9 @@ func Reason(t *pb.Task) string {
 	case state <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0:
 		return waitReason(s)
 	case state == pb.TaskState_TASK_STATE_PREPARING, state == pb.TaskState_TASK_STATE_STARTING:
-		return s.GetMessage()
+		if s.GetMessage() != StateName(state) {
+			return s.GetMessage()
+		}
 	}
 	return ""
 }

@@ -25,6 +25,16 @@ type listFlag struct {
 	remove setter
 }
 
+// noun is what an entry is, without how it is written.
+func (l listFlag) noun() string {
+	for _, end := range []string{":", " such as ", " KEY"} {
+		if noun, _, ok := strings.Cut(l.usage, end); ok {
+			return noun
+		}
+	}
+	return l.usage
+}
+
 func listFlags(v verb) []flag {
 	var flags []flag
 	if v == create {
@@ -37,7 +47,7 @@ func listFlags(v verb) []flag {
 		}
 		remove := l.remove
 		flags = append(flags,
-			flag{l.name + "-rm", "", "list", fmt.Sprintf("remove by %s: %s", l.key, l.usage),
+			flag{l.name + "-rm", "", "list", fmt.Sprintf("remove %s by its %s", l.noun(), l.key),
 				func(s *pb.ServiceSpec, v string, _ Environment) error { return remove(s, v) }},
 			flag{l.name + "-add", "", "list", "add or replace: " + l.usage, l.add})
 	}
