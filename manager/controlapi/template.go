@@ -1,6 +1,7 @@
 package controlapi
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"text/template"
@@ -38,11 +39,24 @@ func checkTemplate(what string, texts ...string) error {
 			err = t.Execute(io.Discard, placeholders{})
 		}
 		if err != nil {
-			return invalid("%s %q: bad template: %w", what, text, err).
+			return invalid("%s %q: bad template: %s", what, text, plainly(err)).
 				WithTry("{{.Service.Name}}, {{.Task.Slot}}, {{.Node.Hostname}} and their like")
 		}
 	}
 	return nil
+}
+
+// plainly leaves out of a template's error where in this program it came up.
+func plainly(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[template.ExecError](err); ok {
+		text = e.Err.Error()
+	}
+	text, _, _ = strings.Cut(text, " in type ")
+	if i := strings.LastIndex(text, ">: "); i >= 0 {
+		text = text[i+len(">: "):]
+	}
+	return strings.TrimPrefix(text, "template: ")
 }
 
 // loops tells whether a template repeats anything.
