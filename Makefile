@@ -7,13 +7,15 @@ VERSION     ?= 0.1.0
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 # containerd without the plugins that minid never uses.
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_cri no_aufs
-PKGS        := ./...
+# What needs no root and takes seconds; the rest is real runtime, kernel and clusters.
+REAL        := ./agent/containerd/... ./network/... ./integration/...
+UNIT         = $(filter-out $(shell go list $(REAL)),$(shell go list ./...))
 N           ?= 200
 T           ?= 30s
 PROTOC      := PATH=$(CURDIR)/.cache/bin:$$PATH protoc -I proto --go_out=. --go_opt=module=github.com/minid/minid \
                --go-grpc_out=. --go-grpc_opt=module=github.com/minid/minid
 
-.PHONY: help setup build check test unit race sim integration bench versus fuzz proto drift demo clean
+.PHONY: help setup build check test race sim real integration bench versus fuzz proto drift demo clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,20 +35,23 @@ bin/containerd: tools/go.mod
 
 check: drift ## format, vet, static analysis, unit tests, generated-code drift
 	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$bad" ] || { echo "not gofmt'ed: $$bad"; exit 1; }
-	$(GO) vet $(PKGS)
-	$(GO) tool staticcheck $(PKGS)
-	$(GO) test -short $(PKGS)
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -short $(UNIT)
 
 test: setup build check ## every test: unit, race, simulated clusters, real containers
 	@scripts/test
 
 race: ## unit tests under the race detector
-	CGO_ENABLED=1 go test -race -short $(PKGS)
+	CGO_ENABLED=1 go test -race -short $(UNIT)
 
 sim: ## N seeded runs of the simulated cluster in virtual time
 	SIM_RUNS=$(N) $(GO) test -count=1 -timeout 30m -run '^TestSimulated' ./internal/testcluster
 
-integration: build ## real containerd, runc and network namespaces (root)
+real: ## the runtime and the network on real containerd, runc and kernel (root)
+	$(GO) test -count=1 -timeout 10m ./agent/containerd/... ./network/...
+
+integration: build ## clusters of real nodes in network namespaces (root)
 	$(GO) test -count=1 -timeout 20m ./integration/...
 
 bench: ## all benchmarks, compared with the committed baseline
