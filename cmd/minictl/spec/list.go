@@ -40,7 +40,7 @@ func listFlags(v verb) []flag {
 	if v == create {
 		flags = append(flags, flag{name: "env-file", kind: "list", usage: "read environment variables from a file", apply: addEnvFile})
 	}
-	for _, l := range append(plainLists(), referenceLists()...) {
+	for _, l := range append(plainLists(), referenceLists(v)...) {
 		if v == create {
 			flags = append(flags, flag{l.name, l.short, "list", l.usage, l.add})
 			continue

@@ -13,9 +13,9 @@ import (
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-func referenceLists() []listFlag {
+func referenceLists(v verb) []listFlag {
 	return []listFlag{
-		{"mount", "", "mount such as type=bind,source=/srv,target=/data,readonly", addMount, "target", func(s *pb.ServiceSpec, target string) error {
+		{"mount", "", "mount such as type=bind,source=/srv,target=/data,readonly", addMount(v), "target", func(s *pb.ServiceSpec, target string) error {
 			c := container(s)
 			c.Mounts = slices.DeleteFunc(c.Mounts, func(m *pb.Mount) bool { return path.Clean(m.Target) == path.Clean(target) })
 			return nil
@@ -47,20 +47,26 @@ func fields(s string) ([]pair, error) {
 	return pairs, nil
 }
 
-func addMount(s *pb.ServiceSpec, v string, _ Environment) error {
-	m, err := ParseMount(v)
-	if err != nil {
-		return err
-	}
-	c := container(s)
-	for i, have := range c.Mounts {
-		if path.Clean(have.Target) == path.Clean(m.Target) {
-			c.Mounts[i] = m
-			return nil
+// addMount makes the setter of a mount. An update replaces what is mounted at
+// the same place; a new service names each place once.
+func addMount(v verb) func(*pb.ServiceSpec, string, Environment) error {
+	return func(s *pb.ServiceSpec, text string, _ Environment) error {
+		m, err := ParseMount(text)
+		if err != nil {
+			return err
 		}
+		c := container(s)
+		i := slices.IndexFunc(c.Mounts, func(have *pb.Mount) bool { return path.Clean(have.Target) == path.Clean(m.Target) })
+		switch {
+		case i < 0:
+			c.Mounts = append(c.Mounts, m)
+		case v == create:
+			return fmt.Errorf("another mount has the target %s already", m.Target)
+		default:
+			c.Mounts[i] = m
+		}
+		return nil
 	}
-	c.Mounts = append(c.Mounts, m)
-	return nil
 }
 
 // ParseMount reads the value of --mount.

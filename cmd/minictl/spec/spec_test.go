@@ -180,7 +180,7 @@ func TestBadValues(t *testing.T) {
 		{"--mode", "replicated-job"}, {"--mode", "x"}, {"--restart-condition", "always"}, {"--restart-max-attempts", "x"}, {"--update-order", "x"}, {"--update-failure-action", "rollback"},
 		{"--update-max-failure-ratio", "1.5"}, {"--update-max-failure-ratio", "NaN"}, {"--log-driver", "syslog"}, {"--log-opt", "max-file=0"}, {"--log-opt", "tag=x"}, {"--placement-pref", "node.labels.x"}, {"--constraint", ""},
 		{"--cap-add", ""}, {"--mount", "target=x"}, {"--mount", "type=bind,target=/x"}, {"--mount", "type=bind,source=rel,target=/x"}, {"--mount", "type=tmpfs,source=x,target=/x"}, {"--mount", "source=/x,target=/x"},
-		{"--mount", "type=npipe,target=/x"}, {"--mount", "target=/x,tmpfs-size=1m"}, {"--mount", "type=bind,source=/a,target=/b,volume-nocopy"}, {"--mount", "target=/a,bind-propagation=shared"}, {"--mount", "target=/x,volume-driver=y"}, {"--mount", "target=/x,foo=y"}, {"--mount", ""},
+		{"--mount", "type=npipe,target=/x"}, {"--mount", "target=/x,tmpfs-size=1m"}, {"--mount", "type=bind,source=/a,target=/b,volume-nocopy"}, {"--mount", "target=/a,bind-propagation=shared"}, {"--mount", "target=/x,volume-driver=y"}, {"--mount", "target=/x,foo=y"}, {"--mount", ""}, {"--mount", "target=/x", "--mount", "target=/x/"},
 		{"-p", ""}, {"-p", "0"}, {"-p", "65536"}, {"-p", "a:b"}, {"-p", "1.2.3.4:80:80"}, {"-p", "80-81:80"}, {"-p", "81-80"}, {"-p", "80/icmp"}, {"-p", "published=80"}, {"-p", "target=80,mode=x"}, {"-p", "target=80,foo=x"},
 		{"--secret", ""}, {"--secret", "target=x"}, {"--secret", "source=x,mode=888"}, {"--secret", "source=x,mode=77777"}, {"--secret", "a", "--secret", "a"}, {"--config", "source=x,foo=1"},
 	} {
