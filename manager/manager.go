@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/ca"
 	"github.com/minid/minid/fault"
@@ -214,15 +215,15 @@ func (m *Manager) found(ctx context.Context) error {
 
 // followSettings applies the cluster's settings to this manager's raft.
 func (m *Manager) followSettings(ctx context.Context) error {
-	var applied uint64
+	var applied *pb.ClusterSpec
 	for {
 		view, watch := m.state.ViewAndWatch(pb.Kind_KIND_CLUSTER)
-		interval := view.Cluster().GetSpec().GetSnapshotInterval()
-		if interval != 0 && interval != applied {
-			if err := m.raft.SetSnapshotInterval(interval); err != nil {
-				m.log.Warn("cannot change snapshot interval", "err", err)
+		if spec := view.Cluster().GetSpec(); spec != nil && !proto.Equal(spec, applied) {
+			err := errors.Join(m.raft.SetSnapshotInterval(spec.SnapshotInterval), m.raft.SetMaxSnapshots(spec.MaxSnapshots))
+			if err != nil {
+				m.log.Warn("cannot change how snapshots are taken", "err", err)
 			}
-			applied = interval
+			applied = spec
 		}
 		_, err := watch.Next(ctx)
 		watch.Close()

@@ -157,22 +157,27 @@ func (s *Server) mustLead() error {
 	return statusOf(fault.Unavailable, "this manager is not the leader: "+where, "", detail).Err()
 }
 
-// awaitLeader bridges elections, which take a second or two.
+// awaitLeader bridges elections, which take a second or two: it waits for a
+// leader that is in reach.
 func (s *Server) awaitLeader(ctx context.Context) (Leader, error) {
-	deadline := time.Now().Add(leaderWait)
+	ctx, cancel := context.WithTimeoutCause(ctx, leaderWait, errNoLeader)
+	defer cancel()
 	for {
 		leader := s.cfg.Leader()
-		if leader.Self || leader.Addr != "" {
+		if leader.Self || leader.Addr != "" && s.forward.inReach(ctx, leader.Addr) {
 			return leader, nil
-		}
-		if time.Now().Add(leaderPoll).After(deadline) {
-			return Leader{}, fault.New(fault.Unavailable, "the cluster has no leader: more than half of the managers must be up and in reach").
-				WithTry("minictl info, on each manager")
 		}
 		select {
 		case <-ctx.Done():
-			return Leader{}, ctx.Err()
+			if leader.Addr != "" && context.Cause(ctx) == errNoLeader {
+				return leader, nil // the call itself finds out why it is out of reach
+			}
+			return Leader{}, context.Cause(ctx)
 		case <-time.After(leaderPoll):
 		}
 	}
 }
+
+// errNoLeader is the answer when the wait for a leader is over.
+var errNoLeader error = fault.New(fault.Unavailable, "the cluster has no leader: more than half of the managers must be up and in reach").
+	WithTry("minictl info, on each manager")

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -89,6 +90,34 @@ func (f *forwarder) conn(addr string) (*grpc.ClientConn, error) {
 		f.conns[addr] = c
 	}
 	return c, err
+}
+
+// inReach waits, until ctx ends, for a connection to a leader to be open or to
+// have failed. Nothing of a call is sent before it is open, so a call whose
+// leader just died is not lost: it waits for the next one.
+func (f *forwarder) inReach(ctx context.Context, addr string) bool {
+	c, err := f.conn(addr)
+	if err != nil {
+		return false
+	}
+	c.Connect()
+	for {
+		state := c.GetState()
+		switch state {
+		case connectivity.Ready:
+			return true
+		case connectivity.TransientFailure:
+			c.ResetConnectBackoff()
+			return false
+		case connectivity.Shutdown:
+			return false
+		case connectivity.Idle:
+			c.Connect()
+		}
+		if !c.WaitForStateChange(ctx, state) {
+			return false
+		}
+	}
 }
 
 func (f *forwarder) close() {

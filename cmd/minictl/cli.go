@@ -70,7 +70,7 @@ func (c *cli) root() *cobra.Command {
 }
 
 // later are commands that Swarm has and minid does not have yet.
-const later = " stack network volume rollback unlock unlock-key "
+const later = " stack network volume events rollback unlock unlock-key "
 
 // group is a command that only holds others.
 func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Command {

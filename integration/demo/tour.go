@@ -41,7 +41,7 @@ func (t *tour) steps() []step {
 	return []step{
 		{"A registry with the sample image, in two versions", t.serveImages},
 		{"Three managers and two workers make a cluster", t.form},
-		{"A service with three replicas", t.create},
+		{"A service with three replicas, spread over the zones: managers, n4, n5", t.create},
 		{"Its published port, seen from outside", t.visit},
 		{"A killed container is replaced", t.killContainer},
 		{"A lost worker's tasks are replaced", t.loseWorker},
@@ -123,13 +123,18 @@ func (t *tour) form(ctx context.Context) error {
 	}
 	fmt.Printf("    %.1f s\n", time.Since(began).Seconds())
 	t.ctl = t.c.Nodes()[1]
+	for i, zone := range []string{"a", "a", "a", "b", "c"} {
+		if _, err := t.ctl.Ctl(ctx, "node", "update", "--label-add", "zone="+zone, t.c.Nodes()[i].Name); err != nil {
+			return err
+		}
+	}
 	_, err := t.minictl(ctx, "node", "ls")
 	return err
 }
 
 func (t *tour) create(ctx context.Context) error {
 	_, err := t.minictl(ctx, "service", "create", "--name", "web", "--replicas", "3",
-		"--replicas-max-per-node", "1", "--restart-delay", "1s", "--update-delay", "1s", "--update-monitor", "2s",
+		"--placement-pref", "spread=node.labels.zone", "--replicas-max-per-node", "1", "--restart-delay", "1s", "--update-delay", "1s", "--update-monitor", "2s",
 		"--publish", "mode=host,published=8080,target=8080", t.imageRef("v1"))
 	if err != nil {
 		return err

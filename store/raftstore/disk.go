@@ -42,8 +42,7 @@ func openDisk(cfg Config) (*disk, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	logger := newLogger(cfg.Logger)
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, cfg.MaxSnapshots+1, logger)
+	snapshots, err := openSnapshots(cfg.Dir, cfg.MaxSnapshots, newLogger(cfg.Logger))
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,8 @@ const (
 	// answerTimeout bounds the wait for answers; a leader without a majority
 	// gives them when its lease ends.
 	answerTimeout = 2 * time.Second
+	// maxSnapshots bounds what users may ask to be kept.
+	maxSnapshots = 1000
 	// shutdownTimeout bounds the wait for raft's goroutines.
 	shutdownTimeout = 10 * time.Second
 )
@@ -223,6 +225,14 @@ func (s *Store) Run(ctx context.Context) error {
 
 // State returns the replicated state. Write to it with Propose only.
 func (s *Store) State() *store.State { return s.state }
+
+// SetMaxSnapshots changes how many snapshots are kept beside the newest.
+func (s *Store) SetMaxSnapshots(n uint64) error {
+	if files, ok := s.disk.snapshots.(*snapshots); ok {
+		return files.keep(int(min(n, maxSnapshots)))
+	}
+	return nil // in memory there is one
+}
 
 // SetSnapshotInterval changes the number of entries between snapshots.
 func (s *Store) SetSnapshotInterval(entries uint64) error {
