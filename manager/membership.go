@@ -102,13 +102,16 @@ func (m *Manager) removeVoter(ctx context.Context, nodeID string) error {
 }
 
 // keepMembers makes the raft configuration follow the nodes: who is removed or
-// demoted loses its vote.
+// demoted loses its vote. It ends the role of demoted managers that are gone.
 func (m *Manager) keepMembers(ctx context.Context) error {
 	for {
 		view, watch := m.state.ViewAndWatch(pb.Kind_KIND_NODE)
 		err := m.publish(ctx, m.cfg.NodeID, m.cfg.Addr)
 		if err == nil {
 			err = m.removeUnwanted(ctx, view)
+		}
+		if err == nil {
+			err = m.endRoles(ctx, view)
 		}
 		if err != nil && ctx.Err() == nil {
 			m.log.Warn("cannot bring the managers in line with the nodes yet", "err", err)
@@ -136,7 +139,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // nextMembership waits for a change that concerns who should have a vote;
-// status reports of nodes do not.
+// status reports of nodes do not, unless a demoted manager went down.
 func nextMembership(ctx context.Context, watch *store.Watch) error {
 	for {
 		changes, err := watch.Next(ctx)
@@ -146,11 +149,37 @@ func nextMembership(ctx context.Context, watch *store.Watch) error {
 		for _, c := range changes {
 			before, _ := c.Old.(*pb.Node)
 			after, _ := c.New.(*pb.Node)
-			if before.GetSpec().GetRole() != after.GetSpec().GetRole() || before.GetManagerAddr() != after.GetManagerAddr() {
+			if before.GetSpec().GetRole() != after.GetSpec().GetRole() || before.GetManagerAddr() != after.GetManagerAddr() || abandoned(after) && !abandoned(before) {
 				return nil
 			}
 		}
 	}
+}
+
+// abandoned reports whether a manager was demoted and is not there to take its
+// certificate as a worker. Without one its role would never change, and nobody
+// could remove it from the list of nodes.
+func abandoned(n *pb.Node) bool {
+	return n.GetRole() == pb.NodeRole_NODE_ROLE_MANAGER &&
+		n.GetSpec().GetRole() == pb.NodeRole_NODE_ROLE_WORKER &&
+		n.GetStatus().GetState() == pb.NodeState_NODE_STATE_DOWN
+}
+
+// endRoles makes workers of abandoned managers, whose votes are gone by now.
+func (m *Manager) endRoles(ctx context.Context, view store.View) error {
+	var ends []*pb.Command
+	for n := range view.Nodes() {
+		if abandoned(n) {
+			ends = append(ends, &pb.Command{Kind: &pb.Command_SetNodeRole{
+				SetNodeRole: &pb.SetNodeRole{Id: n.Id, Role: pb.NodeRole_NODE_ROLE_WORKER},
+			}})
+		}
+	}
+	if len(ends) == 0 {
+		return nil
+	}
+	refused, err := m.raft.Propose(ctx, ends...)
+	return errors.Join(append(refused, err)...)
 }
 
 func (m *Manager) removeUnwanted(ctx context.Context, view store.View) error {
