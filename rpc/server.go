@@ -76,6 +76,7 @@ func newServer(cfg ServerConfig, creds credentials.TransportCredentials, local b
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveWait}),
+		grpc.UnknownServiceHandler(elsewhere),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
@@ -127,6 +128,13 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return s.forward.stream(ctx, leader, info, ss)
 	}
 	return handle(srv, &identifiedStream{ss, ctx})
+}
+
+// elsewhere answers calls of services that this port does not have.
+func elsewhere(_ any, ss grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(ss)
+	return fault.New(fault.Denied, "%s is answered on a node's own control socket only", shortName(method)).
+		WithTry("run minictl on that node, without -H https://…")
 }
 
 // finish turns panics and faults into statuses.

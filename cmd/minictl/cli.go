@@ -31,7 +31,9 @@ type cli struct {
 	now            func() time.Time
 
 	host string
-	api  *api
+	// identity is the file that https hosts know the user by.
+	identity string
+	api      *api
 	// started is set once a command runs; errors before it are usage errors.
 	started bool
 }
@@ -62,12 +64,17 @@ func (c *cli) root() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	host := cmp.Or(c.env(client.HostEnv), client.DefaultHost)
 	root.PersistentFlags().StringVarP(&c.host, "host", "H", host, "node to connect to (or "+client.HostEnv+")")
+	root.PersistentFlags().StringVar(&c.identity, "identity", c.env(identityEnv),
+		"PEM file with certificate, key and root for https hosts, as a manager's DATA_DIR/certificates/node.pem (or "+identityEnv+")")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(c.swarmCommand(), c.nodeCommand(), c.serviceCommand(), c.taskCommand(),
 		c.secretCommand(), c.configCommand(), c.imageCommand(), c.execCommand(),
 		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.infoCommand(), c.versionCommand())
 	return root
 }
+
+// identityEnv names the environment variable for --identity.
+const identityEnv = "MINICTL_IDENTITY"
 
 // later are commands that Swarm has and minid does not have yet.
 const later = " stack network volume events rollback unlock unlock-key "

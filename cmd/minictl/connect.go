@@ -25,7 +25,7 @@ func (c *cli) connect() (*api, error) {
 	if c.api != nil {
 		return c.api, nil
 	}
-	conn, err := client.Dial(c.host, client.Options{})
+	conn, err := client.Dial(c.host, client.Options{CertFile: c.identity, KeyFile: c.identity, RootFile: c.identity})
 	if err != nil {
 		return nil, err
 	}

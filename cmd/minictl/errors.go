@@ -7,7 +7,7 @@ import (
 	"github.com/minid/minid/fault"
 )
 
-// Exit codes, as INTERFACE.md lists them.
+// Exit codes, as the README lists them.
 const (
 	exitFailure     = 1
 	exitUsage       = 2

@@ -160,7 +160,9 @@ func parseTemplate(text string) (*template.Template, error) {
 func execute(w io.Writer, t *template.Template, data any) error {
 	var line bytes.Buffer
 	if err := t.Execute(&line, data); err != nil {
-		return fault.New(fault.Invalid, "cannot apply --format template: %w", err)
+		// Where in this program the value came from is nobody's business.
+		why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "template: "), " in type ")
+		return fault.New(fault.Invalid, "cannot apply --format template: %s", why).WithTry("--format json, to see what there is")
 	}
 	line.WriteByte('\n')
 	_, err := w.Write(line.Bytes())
