@@ -91,6 +91,72 @@ func TestContainerdKilled(t *testing.T) {
 	}
 }
 
+// TestNodesDaemonsKilledTogether kills minid and containerd of one node.
+func TestNodesDaemonsKilledTogether(t *testing.T) {
+	w := sharedSwarm(t)
+	via, n := w.Nodes()[0], w.Nodes()[3]
+	w.makeService(t, via, "tough", 5)
+	before := w.allContainers("tough")
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	sigkill(t, containerdPid(t, n))
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctl(t, via, "service", "scale", "--detach", "tough=10")
+	if _, err := via.AwaitRunning(t.Context(), "tough", 10, 60*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	after := w.allContainers("tough")
+	for id, was := range before {
+		if after[id] != was {
+			t.Errorf("task %s (%s) was restarted: pid %d, then %d", id, was.slot, was.pid, after[id].pid)
+		}
+	}
+	awaitNode(t, via, n.Name, pb.NodeState_NODE_STATE_READY, 20*time.Second)
+}
+
+// TestShimKilled kills the parent of a container. The container cannot be
+// watched any more, so it must end and be replaced, in this order.
+func TestShimKilled(t *testing.T) {
+	w := sharedSwarm(t)
+	via := w.Nodes()[0]
+	w.makeService(t, via, "halved", 3)
+	doubles := w.witness(t, "halved")
+	for _, victim := range w.allContainers("halved") {
+		shim := parentOf(t, victim.pid)
+		sigkill(t, shim)
+		took := await(t, "replacement", 30*time.Second, func() error {
+			if startOf(victim.pid) == victim.started {
+				return fmt.Errorf("container %d outlives its shim %d", victim.pid, shim)
+			}
+			_, err := via.AwaitRunning(t.Context(), "halved", 3, time.Millisecond)
+			if now := w.allContainers("halved"); err == nil && len(now) != 3 {
+				err = fmt.Errorf("containers: %v", now)
+			}
+			return err
+		})
+		t.Logf("container with a killed shim replaced after %v", took.Round(10*time.Millisecond))
+		break
+	}
+	doubles.none(t)
+}
+
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "PPid:")
+	ppid, err := strconv.Atoi(strings.Fields(after)[0])
+	if err != nil || ppid <= 1 {
+		t.Fatalf("process %d has no parent: %v", pid, err)
+	}
+	return ppid
+}
+
 // readContainerdPid returns the pid of a node's living containerd.
 func readContainerdPid(n *cluster.Node) (int, error) {
 	text, err := os.ReadFile(filepath.Join(n.RunDir(), "containerd/pid"))

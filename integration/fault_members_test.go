@@ -74,6 +74,7 @@ func TestMembershipChanges(t *testing.T) {
 	t.Run("remove refused", func(t *testing.T) { removeRefused(t, w) })
 	t.Run("worker leaves and comes back", func(t *testing.T) { workerLeaves(t, w) })
 	t.Run("manager leaves", func(t *testing.T) { managerLeaves(t, w) })
+	t.Run("demote a lost manager", func(t *testing.T) { demoteLost(t, w) })
 	t.Run("remove a dead node", func(t *testing.T) { removeDead(t, w) })
 }
 
@@ -195,6 +196,40 @@ func managerLeaves(t *testing.T, w *world) {
 	}
 	awaitManager(t, leader, gone.Name, true)
 	w.awaitReady(t, 5)
+}
+
+// demoteLost takes the vote of a manager that lost power. Back, it is a worker.
+func demoteLost(t *testing.T, w *world) {
+	leader := leaderOf(t, w)
+	lost := others(w, leader)[1]
+	lost.PowerOff()
+	awaitNode(t, leader, lost.Name, down, 25*time.Second)
+	ctl(t, leader, "node", "demote", lost.Name)
+	await(t, "role taken", 20*time.Second, func() error {
+		node, err := nodeOf(t.Context(), leader, lost.Name)
+		if err == nil && node.Role != pb.NodeRole_NODE_ROLE_WORKER {
+			err = fmt.Errorf("role %v", node.Role)
+		}
+		return err
+	})
+	awaitWrite(t, leader, 20*time.Second)
+	if err := lost.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitNode(t, leader, lost.Name, ready, 30*time.Second)
+	await(t, "a worker by its certificate", 20*time.Second, func() error {
+		info, err := lost.Info(t.Context())
+		if err == nil && info.Role != pb.NodeRole_NODE_ROLE_WORKER {
+			err = fmt.Errorf("role %v", info.Role)
+		}
+		return err
+	})
+	if _, err := leader.AwaitRunning(t.Context(), "resident", 5, 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	ctl(t, leader, "node", "promote", lost.Name)
+	awaitManager(t, leader, lost.Name, true)
+	awaitWrite(t, lost, 20*time.Second)
 }
 
 // removeDead forgets a node that lost power, with its tasks. When its machine
