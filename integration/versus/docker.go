@@ -176,7 +176,7 @@ func (d *dockerAPI) self(ctx context.Context) (string, bool, error) {
 type object = map[string]any
 
 func (d *dockerAPI) spec(s service) object {
-	task := object{"ContainerSpec": object{"Image": d.image, "Args": []string{"sleep"}, "Env": []string{s.env}}}
+	task := object{"ContainerSpec": object{"Image": d.image, "Args": []string{"sleep"}, "Env": s.environment()}}
 	if s.onWorkers {
 		task["Placement"] = object{"Constraints": []string{"node.role==worker"}}
 	}

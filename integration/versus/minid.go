@@ -67,7 +67,7 @@ func (m minidAPI) spec(s service) *pb.ServiceSpec {
 	spec := &pb.ServiceSpec{
 		Name: s.name,
 		Task: &pb.TaskSpec{
-			Container: &pb.ContainerSpec{Image: m.image, Args: []string{"sleep"}, Env: []string{s.env}},
+			Container: &pb.ContainerSpec{Image: m.image, Args: []string{"sleep"}, Env: s.environment()},
 			Placement: &pb.Placement{},
 		},
 		Mode:   &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: s.replicas}},

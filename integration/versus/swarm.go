@@ -28,6 +28,13 @@ type service struct {
 	parallelism uint64
 }
 
+func (s service) environment() []string {
+	if s.env == "" {
+		return nil
+	}
+	return []string{s.env}
+}
+
 // task is what the stories want to know of a task.
 type task struct {
 	node string
@@ -64,7 +71,9 @@ func (h *host) kill() error { return unix.Kill(h.pid(), unix.SIGKILL) }
 type swarm struct {
 	hosts    []*host
 	managers int
-	close    func()
+	// idle counts the processes before there was a service.
+	idle  int
+	close func()
 }
 
 // machines say what a swarm is to be made of.
@@ -114,6 +123,7 @@ func (sw *swarm) warmUp(ctx context.Context) error {
 			return err
 		}
 	}
+	sw.idle = sw.processes()
 	if err := sw.hosts[0].create(ctx, service{name: "warm", global: true}); err != nil {
 		return err
 	}
@@ -123,20 +133,24 @@ func (sw *swarm) warmUp(ctx context.Context) error {
 	return sw.removeAll(ctx, "warm")
 }
 
+func (sw *swarm) processes() int {
+	n := 0
+	for _, h := range sw.hosts {
+		n += len(h.Processes())
+	}
+	return n
+}
+
 // removeAll removes a service and waits until nothing is left of it: no
-// process on any machine, no task in the manager's list.
+// container or shim on any machine, no task in the manager's list.
 func (sw *swarm) removeAll(ctx context.Context, name string) error {
 	via := sw.hosts[0]
 	if err := via.remove(ctx, name); err != nil {
 		return err
 	}
 	return await(ctx, 3*time.Minute, func() error {
-		left := 0
-		for _, h := range sw.hosts {
-			left += samples(h.Processes())
-		}
-		if left > 0 {
-			return fmt.Errorf("%d containers are left", left)
+		if left := sw.processes() - sw.idle; left > 0 {
+			return fmt.Errorf("%d processes are left", left)
 		}
 		list, err := via.tasks(ctx, name)
 		if err == nil && len(list) > 0 {
@@ -196,17 +210,6 @@ func (sw *swarm) leader(ctx context.Context) (*host, error) {
 		return errors.New("no manager leads")
 	})
 	return found, err
-}
-
-// samples counts the processes that are a container's first.
-func samples(pids []int) int {
-	n := 0
-	for _, pid := range pids {
-		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(name) == "sample\n" {
-			n++
-		}
-	}
-	return n
 }
 
 // resident is a process's resident memory in MB.
