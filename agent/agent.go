@@ -41,6 +41,10 @@ type Config struct {
 	// OnWelcome hears of each Welcome: role, root, managers. It must not
 	// block. Optional.
 	OnWelcome func(*pb.Welcome)
+	// OnEnd hears why each session ended, or could not begin. A fault.NotFound
+	// is the leader's word that the cluster does not know this node. It must
+	// not block. Optional.
+	OnEnd func(error)
 	// Parallel is how many tasks are prepared or started at the same time; 0
 	// means twice the number of CPUs, and 4 at least.
 	Parallel int

@@ -50,6 +50,9 @@ func (a *Agent) keepSession(ctx context.Context) error {
 			pause.reset()
 			redirects, problem = 0, ""
 		}
+		if a.cfg.OnEnd != nil {
+			a.cfg.OnEnd(err)
+		}
 		leader, redirected := leaderOf(err)
 		switch {
 		case redirected:

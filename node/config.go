@@ -1,5 +1,3 @@
-// Package node is the composition root: one process that is an agent and, on
-// some nodes, a manager.
 package node
 
 import (
@@ -78,7 +76,8 @@ func (c Config) Validate() error {
 // SocketPath is where the control socket is.
 func (c Config) SocketPath() string { return filepath.Join(c.RunDir, "minid.sock") }
 
-func (c Config) labels() map[string]string {
+// LabelMap is Labels by key.
+func (c Config) LabelMap() map[string]string {
 	labels := map[string]string{}
 	for _, label := range c.Labels {
 		key, value, _ := strings.Cut(label, "=")

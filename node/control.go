@@ -3,14 +3,15 @@ package node
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/minid/minid/agent"
+	"github.com/minid/minid/fault"
 	"github.com/minid/minid/manager"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/rpc"
@@ -24,57 +25,106 @@ type control struct {
 	port    net.Listener
 	mux     *rpc.Mux
 	server  *rpc.Server
+	raft    *raftstore.Store
 	manager *manager.Manager
+	census  census
 }
 
-// advertised is the address that peers dial.
-func (n *Node) advertised() (string, error) {
-	rec := n.saved()
-	advertise, listen := rec.AdvertiseAddr, rec.ListenAddr
-	if advertise == "" {
-		advertise = n.cfg.AdvertiseAddr
+// manage runs a manager whenever the certificate says so, until ctx ends or it
+// fails.
+func (m *member) manage(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if m.isManager() {
+			if err := m.runControl(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		// What an earlier time as a manager left must not be taken up again.
+		if err := m.n.forgetRaft(); err != nil {
+			return err
+		}
+		m.breaks("manager", nil)
+		select {
+		case <-ctx.Done():
+		case <-m.changed:
+		}
 	}
-	if listen == "" {
-		listen = n.cfg.ListenAddr
-	}
-	return advertised(advertise, listen)
+	return nil
 }
 
-func (n *Node) listenAddr() string {
-	if rec := n.saved(); rec.ListenAddr != "" {
-		return rec.ListenAddr
+// runControl runs a control until it fails, or until the role or the record asks
+// for another one or none.
+func (m *member) runControl(ctx context.Context) error {
+	c, err := newControl(m)
+	if err != nil {
+		return err
 	}
-	return n.cfg.ListenAddr
+	m.setControl(c)
+	defer m.setControl(nil)
+	m.breaks("manager", nil)
+	scope, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- c.run(scope) }()
+	for m.isManager() && !m.n.saved().Recover {
+		select {
+		case err := <-done:
+			return errors.Join(errors.New("the manager ended"), err)
+		case <-m.changed:
+		}
+	}
+	stop()
+	return <-done
 }
 
-func (n *Node) raftDir() string { return filepath.Join(n.cfg.DataDir, "raft") }
+func (m *member) setControl(c *control) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.control = c
+}
 
-// forgetRaft removes the replicated state from a node that is no manager any more.
-func (n *Node) forgetRaft() error {
-	return removeAll(n.raftDir())
+// manager returns the running manager, nil on workers.
+func (m *member) manager() *control {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.control
 }
 
 func newControl(m *member) (*control, error) {
-	n := m.n
-	addr, err := n.advertised()
+	addr, err := m.n.advertised()
 	if err != nil {
 		return nil, err
 	}
-	port, err := n.host.Listen(n.listenAddr())
+	port, err := m.n.listen()
 	if err != nil {
-		return nil, fmt.Errorf("open control port: %w", err)
+		return nil, err
 	}
 	c := &control{m: m, addr: addr, port: port}
 	if err := c.open(); err != nil {
-		port.Close()
-		return nil, err
+		return nil, errors.Join(err, port.Close())
 	}
 	return c, nil
+}
+
+// listen opens the control port.
+func (n *Node) listen() (net.Listener, error) {
+	addr := n.listenAddr()
+	port, err := n.host.Listen(addr)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "cannot open the control port: %w", err).
+			WithTry("stop what uses %s, or start minid with another --listen-addr", addr)
+	}
+	return port, nil
 }
 
 // open makes mux, raft, manager and server, which need each other.
 func (c *control) open() error {
 	n, rec := c.m.n, c.m.n.saved()
+	founding, err := rec.founding()
+	if err != nil {
+		return err
+	}
 	// The mux serves raft, which must be open before anybody's standing is known.
 	standing := func(nodeID string) pb.NodeRole {
 		if c.manager == nil {
@@ -89,21 +139,11 @@ func (c *control) open() error {
 		Standing: standing,
 		Log:      n.log.With("room", "rpc"),
 	})
-	founding, err := rec.founding()
-	if err != nil {
+	if err := c.openRaft(rec); err != nil {
 		return err
-	}
-	raft, err := raftstore.Open(c.raftConfig(rec))
-	if err != nil {
-		return err
-	}
-	if rec.Recover {
-		if err := n.update(func(r *record) { r.Recover = false }); err != nil {
-			return err
-		}
 	}
 	c.manager = manager.New(manager.Config{
-		NodeID: c.m.self.NodeID, Addr: c.addr, Raft: raft, Founding: founding, JoinRaft: c.joinRaft, Logger: n.log,
+		NodeID: c.m.self.NodeID, Addr: c.addr, Raft: c.raft, Founding: founding, JoinRaft: c.joinRaft, Logger: n.log,
 	})
 	c.server = rpc.NewServer(rpc.ServerConfig{
 		Self:     keys.Self,
@@ -117,7 +157,7 @@ func (c *control) open() error {
 	return nil
 }
 
-func (c *control) raftConfig(rec record) raftstore.Config {
+func (c *control) openRaft(rec record) error {
 	n := c.m.n
 	cfg := raftstore.Config{
 		NodeID:    c.m.self.NodeID,
@@ -125,7 +165,7 @@ func (c *control) raftConfig(rec record) raftstore.Config {
 		Dir:       n.raftDir(),
 		Memory:    n.host.Raft,
 		Stream:    &rpc.RaftLayer{Listener: c.mux.Raft(), TLS: n.keys.ClientTLS(), DialFunc: n.host.Dial},
-		Bootstrap: rec.Founder,
+		Bootstrap: rec.Founding != nil,
 		Logger:    n.log.With("room", "raft"),
 
 		ForceNewCluster: rec.Recover,
@@ -133,7 +173,20 @@ func (c *control) raftConfig(rec record) raftstore.Config {
 	if cfg.Memory != nil {
 		cfg.Dir = ""
 	}
-	return cfg
+	raft, err := raftstore.Open(cfg)
+	if err != nil {
+		return err
+	}
+	if rec.Recover {
+		err = n.update(func(r *record) { r.Recover = false })
+	}
+	if err != nil {
+		stopped, stop := context.WithCancel(context.Background())
+		stop()
+		return errors.Join(err, raft.Run(stopped)) // which closes it
+	}
+	c.raft = raft
+	return nil
 }
 
 func (c *control) run(ctx context.Context) error {
@@ -141,7 +194,13 @@ func (c *control) run(ctx context.Context) error {
 	g.Go(func() error { return c.mux.Run(ctx) })
 	g.Go(func() error { return c.server.Run(ctx, c.mux.GRPC()) })
 	g.Go(func() error { return c.manager.Run(ctx) })
-	return g.Wait()
+	if c.m.n.cfg.MetricsAddr != "" {
+		g.Go(func() error { return c.census.run(ctx, c.manager.State()) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("run manager: %w", err)
+	}
+	return nil
 }
 
 // joinRaft asks the managers for a vote; this one last, which may not know
@@ -150,14 +209,6 @@ func (c *control) joinRaft(ctx context.Context) error {
 	addrs := slices.DeleteFunc(c.m.managers(), func(a string) bool { return a == c.addr })
 	return c.m.anyOf(ctx, append(addrs, c.addr), func(conn agent.Conn) error {
 		_, err := pb.NewMembershipClient(conn).JoinRaft(ctx, &pb.JoinRaftRequest{Addr: c.addr})
-		return err
-	})
-}
-
-// leaveRaft gives the vote back.
-func (c *control) leaveRaft(ctx context.Context, force bool) error {
-	return c.m.anyOf(ctx, c.m.managers(), func(conn agent.Conn) error {
-		_, err := pb.NewMembershipClient(conn).LeaveRaft(ctx, &pb.LeaveRaftRequest{Force: force})
 		return err
 	})
 }

@@ -1,3 +1,14 @@
+// Package node is the composition root: one process that is an agent and, on
+// some nodes, a manager.
+//
+// A node's time is a row of memberships: it waits for init or join, is a member
+// until it leaves, and waits again. What goes wrong within a membership is told
+// (log, Info, /readyz) and tried again; only leaving ends it.
+//
+//	Node     the process: record, control socket, health
+//	member   its time in one cluster: certificate and agent
+//	control  while it is a manager: control port, raft, manager
+//	Host     what it stands on: a machine, or a simulated one
 package node
 
 import (
@@ -30,11 +41,13 @@ type Runtime interface {
 
 // Host is what a node stands on: a real machine, or a simulated one.
 type Host struct {
-	// Listen opens the control port, ListenLocal the control socket.
+	// Listen opens the control port and the metrics port, ListenLocal the
+	// control socket.
 	Listen      func(addr string) (net.Listener, error)
 	ListenLocal func() (net.Listener, error)
 	Dial        rpc.DialFunc
-	// Runtime opens the container runtime for a node of a cluster.
+	// Runtime opens the container runtime for a node of a cluster. What was
+	// opened before is done with.
 	Runtime func(nodeID string) (Runtime, error)
 	// Describe finds out what the machine is.
 	Describe func(ctx context.Context) *pb.NodeDescription
@@ -46,6 +59,9 @@ type Host struct {
 	// Background is work that lasts as long as the node, such as watching over
 	// containerd; it may be nil.
 	Background func(ctx context.Context) error
+	// Notify tells the service manager of the machine how the node is, in the
+	// form of sd_notify; it may be nil.
+	Notify Notifier
 }
 
 // Node is one minid.
@@ -55,16 +71,14 @@ type Node struct {
 	log  *slog.Logger
 	keys *ca.Keystore
 
-	// joined wakes life when the node became part of a cluster.
-	joined chan struct{}
+	// joined hands a new membership to life.
+	joined chan *member
 	// changing lets only one init, join or leave happen at a time.
 	changing sync.Mutex
 
 	mu     sync.Mutex
 	record record
 	member *member
-	// failed is why the last membership ended, for Info.
-	failed error
 }
 
 // New opens a node's state. Run sets it going.
@@ -76,14 +90,14 @@ func New(cfg Config, host Host) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, host: host, log: cfg.Logger, record: rec, joined: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, host: host, log: cfg.Logger, record: rec, joined: make(chan *member)}
 	if !rec.Member {
-		// An init or join that did not get to its end left nothing that counts.
-		if err := wipe(cfg.DataDir); err != nil {
+		// An init, join or leave that did not get to its end left nothing that counts.
+		if err := errors.Join(n.forgetRaft(), wipe(cfg.DataDir)); err != nil {
 			return nil, err
 		}
 	}
-	n.keys, err = ca.OpenKeystore(filepath.Join(cfg.DataDir, "certificates"))
+	n.keys, err = ca.OpenKeystore(filepath.Join(cfg.DataDir, keysDir))
 	if err != nil {
 		return nil, fmt.Errorf("open certificates: %w", err)
 	}
@@ -99,8 +113,12 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.localServer().Run(ctx, local) })
 	g.Go(func() error { return n.life(ctx) })
+	g.Go(func() error { return n.serveMetrics(ctx) })
 	if n.host.Background != nil {
 		g.Go(func() error { return n.host.Background(ctx) })
+	}
+	if n.host.Notify != nil {
+		g.Go(func() error { return n.notify(ctx) })
 	}
 	return g.Wait()
 }
@@ -108,55 +126,42 @@ func (n *Node) Run(ctx context.Context) error {
 // life is one membership after the other.
 func (n *Node) life(ctx context.Context) error {
 	for {
-		if !n.isMember() {
+		m := n.returning()
+		if m == nil {
 			n.log.Info("in no cluster: waiting for minictl swarm init or join")
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-n.joined:
+			case m = <-n.joined:
 			}
 		}
-		err := n.live(ctx)
+		n.live(ctx, m)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, errLeft) || errors.Is(err, errRestart) {
-			continue
-		}
-		if err == nil {
-			err = errors.New("the membership ended without a reason")
-		}
-		return err
 	}
+}
+
+// returning is the membership to go on with, nil without one.
+func (n *Node) returning() *member {
+	if !n.saved().Member {
+		return nil
+	}
+	return newMember(n)
 }
 
 // live is one membership: from join or start to leave or stop.
-func (n *Node) live(ctx context.Context) error {
-	m, err := newMember(n)
-	if err != nil {
-		return err
-	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	m.end = end
-	defer close(m.ended)
+func (n *Node) live(ctx context.Context, m *member) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(m.leaving, stop)()
 	n.setMember(m)
-	defer n.setMember(nil)
-	err = m.run(ctx)
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errLeft):
+	m.run(ctx)
+	if m.leaving.Err() != nil {
 		m.departure = m.depart()
-		return cause
-	case cause != nil:
-		return cause
 	}
-	return err
-}
-
-func (n *Node) isMember() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.record.Member
+	n.setMember(nil)
+	close(m.ended)
 }
 
 func (n *Node) setMember(m *member) {
@@ -193,4 +198,32 @@ func (n *Node) saved() record {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.record
+}
+
+// forget wipes the cluster from disk and memory.
+func (n *Node) forget() error {
+	n.mu.Lock()
+	n.record = record{}
+	n.mu.Unlock()
+	return errors.Join(wipe(n.cfg.DataDir), n.keys.Remove(), n.forgetRaft())
+}
+
+// listenAddr and advertiseAddr are what is in force: from init or join, or the flags.
+func (n *Node) listenAddr() string { return n.saved().Listen.over(n.cfg.ListenAddr) }
+
+func (n *Node) advertiseAddr() string { return n.saved().Advertise.over(n.cfg.AdvertiseAddr) }
+
+// advertised is the address that peers dial.
+func (n *Node) advertised() (string, error) {
+	return advertised(n.advertiseAddr(), n.listenAddr())
+}
+
+func (n *Node) raftDir() string { return filepath.Join(n.cfg.DataDir, raftDir) }
+
+// forgetRaft removes the replicated state from a node that is no manager (any more).
+func (n *Node) forgetRaft() error {
+	if n.host.Raft != nil {
+		n.host.Raft.Forget()
+	}
+	return removeAll(n.raftDir())
 }

@@ -9,28 +9,60 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// record is what a node remembers of its place in the cluster. Its Member is
-// the commit point of init and join: without it, whatever else they wrote is
-// wiped at the next start.
+// record is what a node remembers of its place in the cluster. It is written
+// last by init and join, and removed first by leave: without it, whatever else
+// is there is wiped at the next start.
 type record struct {
 	// Member: the node is part of a cluster.
 	Member bool `json:"member"`
-	// Founder: the node's raft log began with this node.
-	Founder bool `json:"founder,omitempty"`
-	// Recover: at its next start, raft makes this node the only voter.
+	// Recover: raft makes this node the only voter when it opens next.
 	Recover bool `json:"recover,omitempty"`
-	// ListenAddr and AdvertiseAddr as init or join were told; empty follows the flags.
-	ListenAddr    string `json:"listenAddr,omitempty"`
-	AdvertiseAddr string `json:"advertiseAddr,omitempty"`
+	// Listen and Advertise are what init or join was told.
+	Listen    choice `json:"listen,omitzero"`
+	Advertise choice `json:"advertise,omitzero"`
 	// Managers were heard of last.
 	Managers []string `json:"managers,omitempty"`
-	// Founding holds the first raft entry of a new cluster until it is committed.
+	// Founding is the first raft entry of a new cluster, until it is known to
+	// be committed. While it is there, an empty raft log begins with this node.
 	Founding []byte `json:"founding,omitempty"`
 }
 
-const recordFile = "node.json"
+// choice is an address that init or join was given in place of a flag.
+type choice struct {
+	Addr string `json:"addr,omitempty"`
+	// Flag is what the flag said then.
+	Flag string `json:"flag,omitempty"`
+}
+
+// over returns the address in force: that of init or join, unless the flag was
+// changed since.
+func (c choice) over(flag string) string {
+	if c.Addr == "" || flag != "" && flag != c.Flag {
+		return flag
+	}
+	return c.Addr
+}
+
+// founding are the first commands of a new cluster, none for others.
+func (r record) founding() ([]*pb.Command, error) {
+	var entry pb.Entry
+	if err := proto.Unmarshal(r.Founding, &entry); err != nil {
+		return nil, fmt.Errorf("read founding entry: %w", err)
+	}
+	return entry.Commands, nil
+}
+
+const (
+	recordFile = "node.json"
+	agentFile  = "agent.db"
+	raftDir    = "raft"
+	keysDir    = "certificates"
+)
 
 func loadRecord(dir string) (record, error) {
 	var r record
@@ -80,15 +112,17 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// membershipFiles are what a node has of its cluster.
-var membershipFiles = [...]string{recordFile, "certificates", "raft", "agent.db"}
-
-// wipe forgets a cluster. Containerd, images, volumes and logs stay.
+// wipe forgets a cluster, the record first. Containerd, images, volumes and
+// logs stay.
 func wipe(dir string) error {
-	for _, name := range membershipFiles {
-		if err := removeAll(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("forget cluster: %w", err)
+	err := errors.Join(removeAll(filepath.Join(dir, recordFile)), syncDir(dir))
+	for _, name := range []string{keysDir, raftDir, agentFile} {
+		if err == nil {
+			err = removeAll(filepath.Join(dir, name))
 		}
+	}
+	if err != nil {
+		return fmt.Errorf("forget cluster: %w", err)
 	}
 	return nil
 }

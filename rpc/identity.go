@@ -90,8 +90,8 @@ func (id Identity) allowedBy(standing func(nodeID string) pb.NodeRole) (Identity
 	}
 	granted := standing(id.NodeID)
 	if granted == pb.NodeRole_NODE_ROLE_UNSPECIFIED {
-		return Identity{}, fault.New(fault.Denied, "node %s is no longer part of the cluster: it was removed", id.NodeID).
-			WithTry("minictl swarm leave --force")
+		return Identity{}, fault.New(fault.NotFound, "node %s is no longer part of the cluster: it was removed", id.NodeID).
+			WithTry("minictl swarm leave --force, then join again")
 	}
 	id.Role = min(id.Role, granted)
 	return id, nil

@@ -128,7 +128,8 @@ func (r remoteCaller) against(t *testing.T, who string, conn *grpc.ClientConn) {
 			continue
 		}
 		err := call(ctx, conn, method, output)
-		refused := fault.Is(err, fault.Denied) || fault.Is(err, fault.NotManager)
+		refused := fault.Is(err, fault.Denied) || fault.Is(err, fault.NotManager) ||
+			fault.Is(err, fault.NotFound) && strings.Contains(err.Error(), "it was removed")
 		if refused == may(who, method) {
 			t.Errorf("%s calling %s: refused is %v, err %v", who, method, refused, err)
 		}

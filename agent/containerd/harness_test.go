@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,8 @@ const (
 )
 
 // rig is a private containerd with one Runtime in a network namespace of its
-// own. All tests share one: starting it is the slow part.
+// own. All tests share one: starting it is the slow part. MINID_TEST_CONTAINERD
+// names another containerd than the one that minid is built with.
 type rig struct {
 	dir     string
 	daemon  *Daemon
@@ -97,7 +99,7 @@ func newRig() (*rig, error) {
 		return nil, err
 	}
 	r := &rig{dir: dir}
-	binary, err := filepath.Abs("../../bin/containerd")
+	binary, err := filepath.Abs(cmp.Or(os.Getenv("MINID_TEST_CONTAINERD"), "../../bin/containerd"))
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/minid/minid/node"
+	"github.com/minid/minid/node/check"
 )
 
 func newCheckCommand(cfg *node.Config) *cobra.Command {
@@ -17,13 +18,13 @@ func newCheckCommand(cfg *node.Config) *cobra.Command {
 		Short: "Examine this host and say what is missing and how to get it",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return report(cmd.OutOrStdout(), node.Check(*cfg))
+			return report(cmd.OutOrStdout(), check.Host(*cfg))
 		},
 	}
 }
 
 // report prints the findings; it fails when something that minid needs is missing.
-func report(w io.Writer, findings []node.Finding) error {
+func report(w io.Writer, findings []check.Finding) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	missing := 0
 	for _, f := range findings {

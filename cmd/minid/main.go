@@ -14,7 +14,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/minid/minid/fault"
 	"github.com/minid/minid/node"
+	"github.com/minid/minid/node/machine"
 )
 
 // version is set by the linker.
@@ -39,8 +41,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	fmt.Fprintln(stderr, "Error:", err)
-	if _, wrong := errors.AsType[usageError](err); wrong {
+	_, wrong := errors.AsType[usageError](err)
+	if try := fault.TryOf(err); try != "" {
+		fmt.Fprintln(stderr, "Try:", try)
+	} else if wrong {
 		fmt.Fprintln(stderr, "Try: minid --help")
+	}
+	if wrong {
 		return 2
 	}
 	return 1
@@ -64,7 +71,8 @@ wins over the environment, the environment over the file.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		// For the subcommand too, which takes the same flags.
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := applyDefaults(cmd, os.LookupEnv); err != nil {
 				return usageError{err}
 			}
@@ -76,8 +84,9 @@ wins over the environment, the environment over the file.`,
 			if err := cfg.Validate(); err != nil {
 				return usageError{err}
 			}
-			return node.Run(cmd.Context(), cfg)
+			return nil
 		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return machine.Run(cmd.Context(), cfg) },
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	addFlags(cmd, &cfg, &logging)

@@ -40,6 +40,8 @@ type Cluster struct {
 type Node struct {
 	Name    string
 	Runtime *faketask.Runtime
+	// Configure, when set, changes the flags of the next Start.
+	Configure func(*node.Config)
 
 	c    *Cluster
 	raft *raftstore.Memory
@@ -77,6 +79,9 @@ func (n *Node) Start() {
 	cfg.AdvertiseAddr = n.addr()
 	if c.Log != nil {
 		cfg.Logger = slog.New(c.Log).With("node", n.Name)
+	}
+	if n.Configure != nil {
+		n.Configure(&cfg)
 	}
 	c.Net.Revive(n.ip())
 	minid, err := node.New(cfg, n.host())

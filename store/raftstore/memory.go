@@ -22,6 +22,14 @@ type Memory struct {
 // NewMemory returns an empty memory, for one node.
 func NewMemory() *Memory { return &Memory{InmemStore: raft.NewInmemStore()} }
 
+// Forget empties the memory, as removing the directory does.
+func (m *Memory) Forget() {
+	m.InmemStore = raft.NewInmemStore()
+	m.snapshots.mu.Lock()
+	defer m.snapshots.mu.Unlock()
+	m.snapshots.newest = nil
+}
+
 // FailWrites makes every write fail with err until it is called with nil.
 func (m *Memory) FailWrites(err error) {
 	m.mu.Lock()

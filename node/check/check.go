@@ -1,4 +1,6 @@
-package node
+// Package check examines a host and says what minid misses there and how to get
+// it.
+package check
 
 import (
 	"errors"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/minid/minid/agent/containerd"
 	"github.com/minid/minid/network/probe"
+	"github.com/minid/minid/node"
 )
 
 // Finding is what the examination of a host says about one thing.
@@ -25,8 +28,8 @@ type Finding struct {
 	Try string
 }
 
-// Check examines the host.
-func Check(cfg Config) []Finding {
+// Host examines this machine for a minid with a configuration.
+func Host(cfg node.Config) []Finding {
 	findings := []Finding{checkRoot(), checkKernel(), checkCgroups(), checkFilesystem("overlay"), checkSeccomp()}
 	findings = append(findings, checkContainerd(cfg), checkTool("runc", "apt-get install runc"))
 	findings = append(findings, checkNetwork()...)
@@ -94,7 +97,7 @@ func checkSeccomp() Finding {
 	return f
 }
 
-func checkContainerd(cfg Config) Finding {
+func checkContainerd(cfg node.Config) Finding {
 	if cfg.ContainerdAddress != "" {
 		conn, err := net.Dial("unix", cfg.ContainerdAddress)
 		if err != nil {
@@ -153,7 +156,7 @@ func checkMTU() Finding {
 	return Finding{What: "default route", Found: fmt.Sprintf("by %s, MTU %d", name, mtu), OK: mtu >= 1280}
 }
 
-func checkPort(cfg Config) Finding {
+func checkPort(cfg node.Config) Finding {
 	what := "control port " + cfg.ListenAddr
 	l, err := net.Listen("tcp", cfg.ListenAddr)
 	if err != nil {
@@ -180,7 +183,7 @@ func checkClock() Finding {
 	return f
 }
 
-func checkSpace(cfg Config) Finding {
+func checkSpace(cfg node.Config) Finding {
 	const enough = 2 << 30
 	dir := cfg.DataDir
 	for {

@@ -1,4 +1,6 @@
-package node
+// Package machine is the real Host of a node: containerd, a bridge, files and
+// sockets, and systemd.
+package machine
 
 import (
 	"context"
@@ -10,21 +12,27 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/minid/minid/agent/containerd"
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/bridge"
+	"github.com/minid/minid/node"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // socketGroup may use the control socket, if the host has such a group.
 const socketGroup = "minid"
 
+// openTime bounds the first talk with containerd.
+const openTime = 30 * time.Second
+
 // Run runs minid on this machine until ctx ends.
-func Run(ctx context.Context, cfg Config) error {
+func Run(ctx context.Context, cfg node.Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -32,19 +40,18 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := m.open(ctx); err != nil {
 		return errors.Join(err, m.close())
 	}
-	n, err := New(cfg, m.host())
+	n, err := node.New(cfg, m.host())
 	if err != nil {
 		return errors.Join(err, m.close())
 	}
-	err = n.Run(ctx)
-	return errors.Join(err, m.close())
+	return errors.Join(n.Run(ctx), m.close())
 }
 
-// machine is the real host: containerd, a bridge, files and sockets.
+// machine is what a node on this host holds open.
 type machine struct {
-	cfg    Config
+	cfg    node.Config
 	log    *slog.Logger
-	lock   *os.File
+	locks  []*os.File
 	daemon *containerd.Daemon
 	images *containerd.Images
 	bridge *bridge.Bridge
@@ -58,9 +65,9 @@ func (m *machine) open(ctx context.Context) error {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
-	}
-	if err := m.lockDataDir(); err != nil {
-		return err
+		if err := m.lockDir(dir); err != nil {
+			return err
+		}
 	}
 	address := m.cfg.ContainerdAddress
 	if address == "" {
@@ -70,6 +77,8 @@ func (m *machine) open(ctx context.Context) error {
 		}
 		address = m.daemon.Address()
 	}
+	ctx, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
 	var err error
 	if m.images, err = containerd.OpenImages(ctx, address, m.cfg.RegistryConfig); err != nil {
 		return fmt.Errorf("connect to containerd at %s: %w", address, err)
@@ -84,19 +93,19 @@ func (m *machine) open(ctx context.Context) error {
 	return nil
 }
 
-// lockDataDir keeps a second minid out of the same data directory.
-func (m *machine) lockDataDir() error {
-	path := filepath.Join(m.cfg.DataDir, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// lockDir keeps a second minid out of a directory. The kernel lets go of the
+// lock when the process ends, however it ends.
+func (m *machine) lockDir(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return fault.New(fault.State, "another minid uses the data directory %s", m.cfg.DataDir).
-			WithTry("give each minid a --data-dir and --run-dir of its own")
+		return fault.New(fault.State, "another minid uses the directory %s", dir).
+			WithTry("give each minid a --data-dir and a --run-dir of its own")
 	}
-	m.lock = f
+	m.locks = append(m.locks, f)
 	return nil
 }
 
@@ -108,14 +117,14 @@ func (m *machine) close() error {
 	if m.images != nil {
 		errs = append(errs, m.images.Close())
 	}
-	if m.lock != nil {
-		errs = append(errs, m.lock.Close())
+	for _, lock := range m.locks {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }
 
-func (m *machine) host() Host {
-	return Host{
+func (m *machine) host() node.Host {
+	return node.Host{
 		Listen:      func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) },
 		ListenLocal: m.listenLocal,
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
@@ -125,6 +134,14 @@ func (m *machine) host() Host {
 		Describe:   m.describe,
 		Local:      &imageServer{images: m.images},
 		Background: m.background,
+		Notify:     m.notify,
+	}
+}
+
+// notify tells systemd, if it started minid and wants to know.
+func (m *machine) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		m.log.Debug("cannot notify systemd", "err", err)
 	}
 }
 
@@ -139,17 +156,20 @@ func (m *machine) background(ctx context.Context) error {
 }
 
 // openRuntime opens the runtime of a membership; the last one's is done with.
-func (m *machine) openRuntime(nodeID string) (Runtime, error) {
+func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 	if m.runtime != nil {
 		if err := m.runtime.Close(); err != nil {
-			m.log.Warn("cannot close the runtime of the last membership", "err", err)
+			m.log.Warn("cannot close the runtime that was open before", "err", err)
 		}
+		m.runtime = nil
 	}
 	address := m.cfg.ContainerdAddress
 	if m.daemon != nil {
 		address = m.daemon.Address()
 	}
-	r, err := containerd.Open(context.Background(), containerd.Config{
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	r, err := containerd.Open(ctx, containerd.Config{
 		Address: address, NodeID: nodeID,
 		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, RegistryDir: m.cfg.RegistryConfig,
 		Network: m.bridge, Images: m.images, Logger: m.log.With("room", "containerd"),
@@ -164,13 +184,14 @@ func (m *machine) openRuntime(nodeID string) (Runtime, error) {
 func (m *machine) describe(context.Context) *pb.NodeDescription {
 	d := containerd.DescribeHost()
 	d.Hostname = m.cfg.Name
-	d.EngineLabels = m.cfg.labels()
+	d.EngineLabels = m.cfg.LabelMap()
 	d.EngineVersion = m.cfg.Version
 	d.RuntimeVersion = "containerd " + m.release
 	return d
 }
 
-// listenLocal opens the control socket for root and the group minid.
+// listenLocal opens the control socket for root and the group minid. One that is
+// there was left by a minid that is dead: the run directory is locked.
 func (m *machine) listenLocal() (net.Listener, error) {
 	path := m.cfg.SocketPath()
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
