@@ -148,7 +148,7 @@ func TestCannotRun(t *testing.T) {
 	for _, c := range cases {
 		args := append([]string{"service", "create", "--detach", "--name", c.name, "--restart-condition", "none"}, c.flags...)
 		ctl(t, via, append(append(args, c.image), c.command...)...)
-		t.Cleanup(func() { w.removeService(t, c.name) })
+		w.drop(t, c.name)
 	}
 	for _, c := range cases {
 		await(t, c.name+" says why", patience, func() error {
@@ -162,7 +162,7 @@ func TestCannotRun(t *testing.T) {
 		})
 	}
 	res := try(t, via, "service", "create", "--name", "waits", "--timeout", "3s", "--user", "stranger", sampleV1)
-	t.Cleanup(func() { w.removeService(t, "waits") })
+	w.drop(t, "waits")
 	if res.Code != 7 || !strings.Contains(res.Stderr, "stranger") {
 		t.Errorf("create of what cannot run: code %d: %s", res.Code, res.Stderr)
 	}

@@ -57,7 +57,32 @@ func (w *world) submit(t *testing.T, via *cluster.Node, s service) {
 		"--env", "SLOT={{.Service.Name}}.{{.Task.Slot}}", "--restart-delay", "100ms"}, mode...)
 	args = append(append(args, s.flags...), sampleV1)
 	ctl(t, via, append(args, s.command...)...)
-	t.Cleanup(func() { w.removeService(t, s.name) })
+	w.drop(t, s.name)
+}
+
+// drop has a service removed with the test, and waits until nobody sees it.
+func (w *world) drop(t *testing.T, name string) {
+	t.Helper()
+	t.Cleanup(func() {
+		w.removeService(t, name)
+		if t.Failed() {
+			return
+		}
+		// The test's own context has ended by now.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for _, n := range w.Nodes()[:3] {
+			err := cluster.Await(ctx, patience, func() error {
+				if res, err := n.Ctl(ctx, "service", "inspect", name); res.Code != 3 {
+					return fmt.Errorf("%s knows service %s: %v", n.Name, name, err)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // names returns the managers that lead and follow, and a worker.

@@ -219,7 +219,7 @@ func TestWhy(t *testing.T) {
 	} {
 		service := "why-" + name
 		res := try(t, via, "service", "create", "--name", service, "--timeout", "1s", c.flag, c.value, sampleV1)
-		t.Cleanup(func() { w.removeService(t, service) })
+		w.drop(t, service)
 		if res.Code != 5 {
 			t.Errorf("%s: code %d, not 5", name, res.Code)
 		}
@@ -248,14 +248,14 @@ func TestWaiting(t *testing.T) {
 		t.Errorf("--detach took %v", took)
 	}
 	res := try(t, via, "service", "create", "--name", "loops", "--timeout", "3s", "--restart-delay", "200ms", sampleV1, "exit", "5")
-	t.Cleanup(func() { w.removeService(t, "loops") })
+	w.drop(t, "loops")
 	if res.Code != 7 {
 		t.Errorf("code %d, not 7", res.Code)
 	}
 	says(t, "timeout", res.Stderr, `Error: service "loops" did not converge within 3s`, "exit code 5", "the work goes on", "Try: minictl service ps loops")
 
 	r := background(t, via, "service", "create", "--name", "interrupted", "--constraint", "node.labels.none==1", sampleV1)
-	t.Cleanup(func() { w.removeService(t, "interrupted") })
+	w.drop(t, "interrupted")
 	r.awaitOutput(t, "interrupted.1 pending: ", "try: minictl task why interrupted.1")
 	if code := r.interrupt(t); code != 130 {
 		t.Errorf("interrupted: code %d, not 130", code)

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,8 +15,10 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/integration/cluster"
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // planted is a random text that is searched for where it must not be.
@@ -169,6 +172,30 @@ func (p planted) nowhereElse(t *testing.T, w *world, manager, with *cluster.Node
 	} {
 		if res := try(t, manager, args...); p.in([]byte(res.Stdout + res.Stderr)) {
 			t.Errorf("minictl %s shows the secret", strings.Join(args, " "))
+		}
+	}
+	p.notWatched(t, manager)
+}
+
+// notWatched reads everything that the API streams about the present state.
+func (p planted) notWatched(t *testing.T, manager *cluster.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := api(t, manager).Control.Watch(ctx, &pb.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		event, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := proto.Marshal(event); err != nil || p.in(data) {
+			t.Errorf("a watch shows the secret (%v): %s %s", err, event.GetAction(), event.GetObject().ProtoReflect().Descriptor().Name())
+		}
+		if event.GetAction() == pb.WatchEvent_ACTION_SYNCED {
+			return
 		}
 	}
 }
