@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -79,8 +80,21 @@ func killAll(find func() []int) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	for dir := range groups {
-		unix.Rmdir(dir)
+	removeGroups(groups)
+}
+
+// removeGroups removes cgroups once the kernel has let go of their processes,
+// which is some time after these are gone from /proc.
+func removeGroups(groups map[string]bool) {
+	for range 50 {
+		maps.DeleteFunc(groups, func(dir string, _ bool) bool {
+			err := unix.Rmdir(dir)
+			return err == nil || err == unix.ENOENT
+		})
+		if len(groups) == 0 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -71,7 +71,7 @@ func bootDocker(ctx context.Context, m machines) ([]*host, error) {
 }
 
 func startDockerd(m machines) (*host, error) {
-	n, err := m.Prepare()
+	n, err := m.machine()
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +184,7 @@ func (d *dockerAPI) spec(s service) object {
 	if s.global {
 		mode = object{"Global": object{}}
 	}
-	return object{"Name": s.name, "TaskTemplate": task, "Mode": mode, "UpdateConfig": object{"Parallelism": s.parallelism}}
+	return object{"Name": s.name, "TaskTemplate": task, "Mode": mode, "UpdateConfig": object{"Parallelism": s.parallelism, "Monitor": s.monitor}}
 }
 
 func (d *dockerAPI) create(ctx context.Context, s service) error {

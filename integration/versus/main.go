@@ -25,7 +25,7 @@ import (
 
 func main() {
 	rounds := flag.Int("rounds", 3, "how often quick stories are told; slow ones are told once, or as often as this is set")
-	only := flag.String("only", "", "tell only the story with this row: start, stop, update, memory, worker, leader, host")
+	only := flag.String("only", "", "tell only the story with this row: start, stop, update, watched, memory, worker, leader, host")
 	write := flag.Bool("write", false, "write the results to docs/versus.md")
 	keep := flag.Bool("keep", false, "keep the machines' directories with their logs")
 	flag.Parse()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/minid/minid/client"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -41,7 +43,7 @@ func bootMinid(ctx context.Context, m machines) ([]*host, error) {
 }
 
 func startMinid(m machines) (*host, error) {
-	n, err := m.Prepare()
+	n, err := m.machine()
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +74,9 @@ func (m minidAPI) spec(s service) *pb.ServiceSpec {
 		},
 		Mode:   &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: s.replicas}},
 		Update: &pb.UpdateConfig{Parallelism: s.parallelism},
+	}
+	if s.monitor > 0 {
+		spec.Update.Monitor = durationpb.New(s.monitor)
 	}
 	if s.onWorkers {
 		spec.Task.Placement.Constraints = []string{"node.role == worker"}

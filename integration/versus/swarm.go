@@ -23,9 +23,11 @@ type service struct {
 	global   bool
 	// onWorkers keeps the tasks away from managers.
 	onWorkers bool
-	// env is what a rolling update changes.
+	// env is what a rolling update changes, so many tasks at a time, each
+	// watched for so long.
 	env         string
 	parallelism uint64
+	monitor     time.Duration
 }
 
 func (s service) environment() []string {
@@ -81,6 +83,18 @@ type machines struct {
 	*cluster.Cluster
 	image             string
 	managers, workers int
+}
+
+// machine makes the next one, with its run directory in memory as /run is.
+func (m machines) machine() (*cluster.Node, error) {
+	n, err := m.Prepare()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("tmpfs", n.RunDir(), "tmpfs", 0, "mode=0755"); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", n.RunDir(), err)
+	}
+	return n, nil
 }
 
 // system makes swarms.
