@@ -89,6 +89,7 @@ func removeGroups(groups map[string]bool) {
 	for range 50 {
 		maps.DeleteFunc(groups, func(dir string, _ bool) bool {
 			err := unix.Rmdir(dir)
+			unix.Rmdir(filepath.Dir(dir)) // the last one out takes the parent with it
 			return err == nil || err == unix.ENOENT
 		})
 		if len(groups) == 0 {
