@@ -172,10 +172,19 @@ func (s *Server) awaitLeader(ctx context.Context) (Leader, error) {
 			if leader.Addr != "" && context.Cause(ctx) == errNoLeader {
 				return leader, nil // the call itself finds out why it is out of reach
 			}
+			if leader.Trouble != nil && context.Cause(ctx) == errNoLeader {
+				return Leader{}, cannotLead(leader.Trouble)
+			}
 			return Leader{}, context.Cause(ctx)
 		case <-time.After(leaderPoll):
 		}
 	}
+}
+
+// cannotLead is the answer of a manager that knows what hinders it.
+func cannotLead(trouble error) error {
+	return fault.New(fault.Unavailable, "the cluster has no leader, and this manager cannot lead: %w", trouble).
+		WithTry("minictl info, on each manager")
 }
 
 // errNoLeader is the answer when the wait for a leader is over.

@@ -3,9 +3,11 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,6 +166,17 @@ func TestLeaderIsGone(t *testing.T) {
 	follower.follow(rpc.Leader{ID: "m1", Addr: ln.Addr().String()})
 	_, err = pb.NewControlClient(dial(t, follower.addr, follower.keys.ClientTLS())).GetCluster(t.Context(), &pb.GetClusterRequest{})
 	if want := "cannot reach the leader at " + ln.Addr().String() + ": connection refused"; !fault.Is(err, fault.Unavailable) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestManagerKnowsWhyItCannotLead(t *testing.T) {
+	c := newCluster(t)
+	lone := c.serve(t, "m1")
+	lone.follow(rpc.Leader{Trouble: fmt.Errorf("its disk refuses to write: %w", syscall.ENOSPC)})
+	_, err := pb.NewControlClient(dial(t, lone.addr, lone.keys.ClientTLS())).GetCluster(t.Context(), &pb.GetClusterRequest{})
+	const want = "the cluster has no leader, and this manager cannot lead: its disk refuses to write: no space left on device"
+	if !fault.Is(err, fault.Unavailable) || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

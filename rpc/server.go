@@ -28,6 +28,9 @@ type Leader struct {
 	Addr string
 	// Self: this manager leads, and its loops are ready for calls.
 	Self bool
+	// Trouble is why this manager cannot lead while there is none; nil if it
+	// knows nothing that hinders itself.
+	Trouble error
 }
 
 // ServerConfig is what a server needs from its node.

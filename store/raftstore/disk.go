@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -79,6 +80,8 @@ type disk struct {
 	mu       sync.Mutex
 	failure  error // of the last append that failed
 	failedAt time.Time
+	refusing error // of the last append, nil if it succeeded
+	awaited  error // of the term or vote that waits for the disk
 	gaveUp   chan struct{}
 	once     sync.Once
 }
@@ -87,9 +90,10 @@ func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) 
 
 func (d *disk) StoreLogs(logs []*raft.Log) error {
 	err := d.logStore.StoreLogs(logs)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refusing = err
 	if err != nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
 		d.failure, d.failedAt = err, time.Now()
 	}
 	return err
@@ -101,6 +105,20 @@ func (d *disk) lastFailure() (at time.Time, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.failedAt, d.failure
+}
+
+// trouble is why the disk does not take writes now, nil if it does.
+func (d *disk) trouble() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cmp.Or(d.awaited, d.refusing)
+}
+
+func (d *disk) await(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.awaited = err
+	return err
 }
 
 func (d *disk) Set(key, value []byte) error {
@@ -123,7 +141,7 @@ func (d *disk) SetUint64(key []byte, value uint64) error {
 // insist writes until it succeeds. When the store shuts down first, it ends
 // raft's goroutine: to return would be to claim that the write is durable.
 func (d *disk) insist(write func() error) {
-	for write() != nil {
+	for d.await(write()) != nil {
 		select {
 		case <-time.After(retryEvery):
 		case <-d.gaveUp:

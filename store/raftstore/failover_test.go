@@ -176,9 +176,15 @@ func TestFullDiskRefusesWritesAndLosesNothing(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Minute)
+				if err := full.Trouble(); !errors.Is(err, syscall.ENOSPC) {
+					t.Errorf("the trouble is %v", err)
+				}
 				full.memory.FailWrites(nil)
 				c.mustPropose(node("after"))
 				c.awaitNode(full, "after")
+				if err := full.Trouble(); err != nil {
+					t.Errorf("there is space, and the trouble is %v", err)
+				}
 				for id, want := range map[string]bool{"before": true, "refused": false, "elsewhere": size == 3} {
 					if got := full.State().View().Node(id) != nil; got != want {
 						t.Errorf("node %q there: %v, want %v", id, got, want)

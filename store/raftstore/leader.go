@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -155,6 +156,15 @@ func (s *Store) Lead(ctx context.Context, fn func(context.Context) error) error 
 func (s *Store) Leader() (id, addr string) {
 	a, i := s.raft.LeaderWithID()
 	return string(i), string(a)
+}
+
+// Trouble is why this node cannot lead or follow at the moment: the error of a
+// disk that is full or broken. Nil if nothing is known against it.
+func (s *Store) Trouble() error {
+	if err := s.disk.trouble(); err != nil {
+		return fmt.Errorf("its disk refuses to write: %w", err)
+	}
+	return nil
 }
 
 // IsLeader says whether this node believes to lead. VerifyLeader makes sure.
