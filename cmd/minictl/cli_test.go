@@ -100,6 +100,10 @@ func TestLogPrefix(t *testing.T) {
 			t.Errorf("prefix %q, expected %q", got, test.want)
 		}
 	}
+	line.TaskName = "web.n123456789012345.abcdefghijklmnop"
+	if got, want := (&logStyle{}).prefix(line, false), "web.n12345678901.abcdefghijkl@node1    | "; got != want {
+		t.Errorf("prefix of a global service's task %q, expected %q", got, want)
+	}
 }
 
 // A watched list shows what there is, then the rows that changed, until Ctrl-C.

@@ -109,6 +109,10 @@ func (s *logStyle) prefix(line *pb.LogLine, colours bool) string {
 // origin names a line's task as Swarm does: web.1.k4qfi2ga0ega@node1.
 func (s *logStyle) origin(line *pb.LogLine) string {
 	name := strings.TrimSuffix(line.TaskName, "."+line.TaskId)
+	// A global service's task is named after its node's id.
+	if service, ok := strings.CutSuffix(name, "."+line.NodeId); ok {
+		name = service + "." + print.ID(line.NodeId, s.whole)
+	}
 	if !s.noTaskIDs {
 		name += "." + print.ID(line.TaskId, s.whole)
 	}

@@ -41,7 +41,7 @@ func testTable() *taskTable {
 func TestTaskTable(t *testing.T) {
 	const run, failed, shutdown, pending = pb.TaskState_TASK_STATE_RUNNING, pb.TaskState_TASK_STATE_FAILED, pb.TaskState_TASK_STATE_SHUTDOWN, pb.TaskState_TASK_STATE_PENDING
 	tasks := []*pb.Task{
-		attempt("old", 1, 50*time.Minute, shutdown, func(t *pb.Task) { t.SpecVersion = 1 }),
+		attempt("old", 1, 50*time.Minute, shutdown, func(t *pb.Task) { t.SpecVersion, t.Status.Container = 1, &pb.ContainerStatus{ExitCode: 143} }),
 		attempt("crash1", 1, 40*time.Minute, failed, crashed),
 		attempt("crash2", 1, 30*time.Minute, failed, crashed),
 		attempt("crash3", 1, 20*time.Minute, failed, crashed),

@@ -71,6 +71,8 @@ func Reason(t *pb.Task) string {
 		return "out of memory (exit code " + fmt.Sprint(s.Container.ExitCode) + ")"
 	case s.GetError() != "":
 		return withExitCode(s)
+	case state == pb.TaskState_TASK_STATE_SHUTDOWN:
+		return "" // it was asked to end; how it put that is no error
 	case s.GetContainer().GetExitCode() != 0 && state > pb.TaskState_TASK_STATE_RUNNING:
 		return fmt.Sprintf("exit code %d", s.Container.ExitCode)
 	case state <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0:

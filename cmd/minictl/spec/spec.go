@@ -204,7 +204,7 @@ const unsupported = " init sysctl ulimit oom-score-adj credential-spec isolation
 	" rollback-max-failure-ratio rollback-order network endpoint-mode dns dns-option dns-search host health-cmd" +
 	" health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck" +
 	" autolock external-ca default-addr-pool default-addr-pool-mask-length data-path-addr data-path-port ca-cert ca-key" +
-	" template-driver driver details "
+	" template-driver driver details rotate "
 
 // Unsupported reports whether Swarm has a flag that minid does not have yet.
 func Unsupported(name string) bool {
