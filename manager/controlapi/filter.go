@@ -7,6 +7,7 @@ import (
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // test tells whether an object passes.
@@ -109,8 +110,9 @@ func serviceFilters() filters[*pb.Service] {
 	}
 }
 
-// taskFilters needs to know the labels of a task's service.
-func taskFilters(labels func(*pb.Task) map[string]string) filters[*pb.Task] {
+// taskFilters looks up the labels of a task's service, and nodes by name.
+func taskFilters(view store.View) filters[*pb.Task] {
+	labels := func(t *pb.Task) map[string]string { return view.Service(t.ServiceId).GetSpec().GetLabels() }
 	desired := func(from, to pb.TaskState) test[*pb.Task] {
 		return func(t *pb.Task) bool { return t.DesiredState >= from && t.DesiredState <= to }
 	}
@@ -118,6 +120,10 @@ func taskFilters(labels func(*pb.Task) map[string]string) filters[*pb.Task] {
 		"id":    prefixOf((*pb.Task).GetId),
 		"name":  prefixOf(taskName),
 		"label": labelOf(labels),
+		"node": func(ref string) (test[*pb.Task], error) {
+			n, err := findNode(view, ref)
+			return func(t *pb.Task) bool { return t.NodeId == n.GetId() }, err
+		},
 		// As users see it: accepted is what waits to be let run.
 		"desired-state": choice("desired-state", map[string]test[*pb.Task]{
 			"accepted": desired(pb.TaskState_TASK_STATE_NEW, pb.TaskState_TASK_STATE_READY),

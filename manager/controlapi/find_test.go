@@ -109,6 +109,7 @@ func TestListTasks(t *testing.T) {
 		"t1":       {Services: []string{"web"}, Nodes: []string{"w1"}},
 		"t2":       {Filters: []*pb.Filter{{Key: "desired-state", Values: []string{"shutdown"}}}},
 		"t3":       {Filters: []*pb.Filter{{Key: "name", Values: []string{"db.1"}}}},
+		"t1 t3 ":   {Filters: []*pb.Filter{{Key: "node", Values: []string{"w1"}}}},
 		"t1 t2 ":   {Filters: []*pb.Filter{{Key: "label", Values: []string{"tier=front"}}}},
 	} {
 		answer, err := r.server.ListTasks(t.Context(), req)
@@ -121,5 +122,7 @@ func TestListTasks(t *testing.T) {
 		}
 	}
 	_, err := r.server.ListTasks(t.Context(), &pb.ListTasksRequest{Services: []string{"nope"}})
+	wantClass(t, err, fault.NotFound)
+	_, err = r.server.ListTasks(t.Context(), &pb.ListTasksRequest{Filters: []*pb.Filter{{Key: "node", Values: []string{"nope"}}}})
 	wantClass(t, err, fault.NotFound)
 }

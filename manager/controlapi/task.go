@@ -22,8 +22,7 @@ func (s *Server) ListTasks(_ context.Context, req *pb.ListTasksRequest) (*pb.Lis
 	if err != nil {
 		return nil, err
 	}
-	labels := func(t *pb.Task) map[string]string { return view.Service(t.ServiceId).GetSpec().GetLabels() }
-	passes, err := taskFilters(labels).compile(req.GetFilters())
+	passes, err := taskFilters(view).compile(req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
