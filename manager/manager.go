@@ -114,7 +114,10 @@ func (m *Manager) Leader() rpc.Leader {
 	leaderID, addr := m.raft.Leader()
 	self := leaderID == m.cfg.NodeID
 	if self && !m.ready.Load() {
-		return rpc.Leader{} // elected, but not ready: callers wait
+		leaderID, addr, self = "", "", false // elected, but not ready: callers wait
+	}
+	if leaderID == "" {
+		return rpc.Leader{Trouble: m.raft.Trouble()}
 	}
 	return rpc.Leader{ID: leaderID, Addr: addr, Self: self}
 }
