@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/minid/minid/fault"
@@ -128,7 +129,7 @@ func staleVersion(t *testing.T, w *world) {
 func TestCannotRun(t *testing.T) {
 	w := sharedSwarm(t)
 	_, via, _ := w.names(t)
-	pushForeign(t)
+	pushVariant(t, "foreign:1", func(c *v1.ConfigFile) { c.Architecture = "s390x" })
 	cases := []struct {
 		name    string
 		flags   []string
@@ -168,8 +169,8 @@ func TestCannotRun(t *testing.T) {
 	}
 }
 
-// pushForeign puts an image for another platform into the registry.
-func pushForeign(t *testing.T) {
+// pushVariant puts a changed sample image into the registry.
+func pushVariant(t *testing.T, ref string, change func(*v1.ConfigFile)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -186,13 +187,13 @@ func pushForeign(t *testing.T) {
 		t.Fatal(err)
 	}
 	config = config.DeepCopy()
-	config.Architecture = "s390x"
+	change(config)
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewServer(images)
 	defer server.Close()
-	if _, err := image.Push(ctx, strings.TrimPrefix(server.URL, "http://")+"/foreign:1", img); err != nil {
+	if _, err := image.Push(ctx, strings.TrimPrefix(server.URL, "http://")+"/"+ref, img); err != nil {
 		t.Fatal(err)
 	}
 }
