@@ -183,6 +183,9 @@ func (r *Runtime) wasCreated(id string) bool {
 	return err == nil
 }
 
+// runtimeBundles is the directory where containerd keeps a bundle per task.
+const runtimeBundles = "io.containerd.runtime.v2.task"
+
 // startError says in words why runc refused a container, with the exit code
 // that shells and docker use when the command is to blame, else 0.
 func startError(image string, err error) (code int32, _ error) {
@@ -199,6 +202,11 @@ func startError(image string, err error) (code int32, _ error) {
 		return 0, fault.New(fault.Invalid, "a mount is not possible: %s", between(text, "error mounting"))
 	case has("not a directory"):
 		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", strings.TrimPrefix(between(text, "init: "), "init: "))
+	case has("mkdir ") && has("/"+runtimeBundles+"/") && has(": file exists"):
+		// A minid that is killed while containerd creates can leave a bundle,
+		// which containerd removes at its next start and not before: under this
+		// id nothing can be made any more.
+		return 0, fault.New(fault.Invalid, "an earlier try was cut short, and containerd keeps what is left of it: %s", between(text, "mkdir "))
 	case errors.Is(err, context.DeadlineExceeded):
 		return 0, fault.New(fault.Timeout, "the container was not made within %v", startTimeout)
 	}

@@ -20,6 +20,7 @@ func TestStartError(t *testing.T) {
 		"mount over a file": {`error during container init: error mounting "/srv" to rootfs at "/etc/passwd": not a directory: unknown`, `a mount is not possible: error mounting "/srv" to rootfs at "/etc/passwd": not a directory`, 0},
 		"workdir is a file": {`error during container init: mkdir /etc/passwd: not a directory: unknown`, "the working directory is not possible: mkdir /etc/passwd: not a directory", 0},
 		"something unheard": {`no such luck`, prefix + "no such luck", 0},
+		"cut short":         {`mkdir /run/minid/containerd/state/io.containerd.runtime.v2.task/minid/t1: file exists: unknown`, "an earlier try was cut short, and containerd keeps what is left of it: mkdir /run/minid/containerd/state/io.containerd.runtime.v2.task/minid/t1: file exists", 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
