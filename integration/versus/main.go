@@ -69,6 +69,7 @@ func run(ctx context.Context, p plan) error {
 	}
 	var rows []*row
 	var failed []error
+	busy := load()
 	for _, s := range told {
 		rows = append(rows, s.rows...)
 		failed = append(failed, p.tell(ctx, w, s))
@@ -79,7 +80,7 @@ func run(ctx context.Context, p plan) error {
 	text := table(rows)
 	fmt.Print("\n" + text)
 	if p.write {
-		err := os.WriteFile(filepath.Join("docs", "versus.md"), []byte(page(ctx, text)), 0o644)
+		err := os.WriteFile(filepath.Join("docs", "versus.md"), []byte(page(ctx, busy, text)), 0o644)
 		failed = append(failed, err)
 	}
 	for _, r := range rows {
@@ -154,7 +155,7 @@ func load() string {
 }
 
 // page is docs/versus.md.
-func page(ctx context.Context, table string) string {
+func page(ctx context.Context, busy, table string) string {
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		kernel = []byte("unknown")
@@ -163,7 +164,8 @@ func page(ctx context.Context, table string) string {
 
 Measured by %[1]smake versus%[1]s on %[2]s, kernel %[3]s, %[4]d CPUs, dockerd %[5]s.
 Medians, with the lowest and highest in brackets; both systems in turns on the
-same host, with their defaults. How: %[1]sintegration/versus%[1]s.
+same host, with their defaults. The load average was %[7]s before the start: other
+work on the host lengthens both systems' times. How: %[1]sintegration/versus%[1]s.
 
-%[6]s`, "`", time.Now().UTC().Format(time.DateOnly), strings.TrimSpace(string(kernel)), runtime.NumCPU(), dockerVersion(ctx), table)
+%[6]s`, "`", time.Now().UTC().Format(time.DateOnly), strings.TrimSpace(string(kernel)), runtime.NumCPU(), dockerVersion(ctx), table, busy)
 }

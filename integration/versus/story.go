@@ -89,7 +89,11 @@ func rollingUpdate(monitor time.Duration) func(context.Context, *swarm) ([]float
 			}
 			return err
 		})
-		return []float64{since(began)}, err
+		took := since(began)
+		if err == nil { // complete means that all of them run
+			err = sw.awaitRunning(ctx, s.name, replicas, time.Second, nil)
+		}
+		return []float64{took}, err
 	}
 }
 

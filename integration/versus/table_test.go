@@ -64,7 +64,7 @@ func TestChoose(t *testing.T) {
 }
 
 func TestPage(t *testing.T) {
-	got := page(context.Background(), "| a |\n")
+	got := page(context.Background(), "0.10", "| a |\n")
 	if !strings.HasPrefix(got, "# ") || !strings.HasSuffix(got, "| a |\n") {
 		t.Errorf("page is\n%s", got)
 	}
