@@ -32,6 +32,9 @@ type Finding struct {
 func Host(cfg node.Config) []Finding {
 	findings := []Finding{checkRoot(), checkKernel(), checkCgroups(), checkFilesystem("overlay"), checkSeccomp()}
 	findings = append(findings, checkContainerd(cfg), checkTool("runc", "apt-get install runc"))
+	if cfg.ContainerdAddress == "" { // another containerd has its own shim
+		findings = append(findings, checkTool("containerd-shim-runc-v2", "make build, or apt-get install containerd"))
+	}
 	findings = append(findings, checkNetwork()...)
 	return append(findings, checkForwarding(), checkMTU(), checkPort(cfg), checkClock(), checkSpace(cfg))
 }
@@ -113,12 +116,19 @@ func checkContainerd(cfg node.Config) Finding {
 	return Finding{What: "containerd", Found: path, OK: true, Needed: true}
 }
 
+// checkTool looks where minid and containerd will: beside minid, in PATH and in
+// the system's directories, which are not in every user's PATH.
 func checkTool(name, try string) Finding {
-	path, err := exec.LookPath(name)
-	if err != nil {
-		return Finding{What: name, Found: "not found", Needed: true, Try: try}
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+	if own, err := os.Executable(); err == nil {
+		dirs = append([]string{filepath.Dir(own)}, dirs...)
 	}
-	return Finding{What: name, Found: path, OK: true, Needed: true}
+	for _, dir := range dirs {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return Finding{What: name, Found: path, OK: true, Needed: true}
+		}
+	}
+	return Finding{What: name, Found: "not found", Needed: true, Try: try}
 }
 
 func checkNetwork() []Finding {

@@ -76,6 +76,8 @@ func (m *machine) open(ctx context.Context) error {
 			return fmt.Errorf("start containerd: %w", err)
 		}
 		address = m.daemon.Address()
+	} else if err := reach(address); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
@@ -91,6 +93,16 @@ func (m *machine) open(ctx context.Context) error {
 		return fmt.Errorf("open node-local network: %w", err)
 	}
 	return nil
+}
+
+// reach fails soon, and in words, where a containerd that is not ours is absent.
+func reach(address string) error {
+	conn, err := net.DialTimeout("unix", address, openTime)
+	if err != nil {
+		return fault.New(fault.Unavailable, "cannot reach containerd: %w", err).
+			WithTry("systemctl start containerd, or leave --containerd-address out for a private one")
+	}
+	return conn.Close()
 }
 
 // lockDir keeps a second minid out of a directory. The kernel lets go of the
