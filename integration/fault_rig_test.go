@@ -132,6 +132,14 @@ func (w *world) removeService(t *testing.T, name string) {
 			return nil
 		})
 	}
+	if err == nil {
+		err = cluster.Await(ctx, 30*time.Second, func() error {
+			if res, err := n.Ctl(ctx, "service", "inspect", name); err == nil || res.Code != 3 {
+				return fmt.Errorf("service %s is still there: %w", name, err)
+			}
+			return nil
+		})
+	}
 	if err != nil && !t.Failed() {
 		t.Errorf("remove service %s: %v", name, err)
 	}

@@ -159,6 +159,9 @@ func (r *Runtime) createTask(ctx context.Context, w *task.Wanted, rootfs []*type
 	})
 	if err != nil {
 		pipes.close()
+		if bundle, ok := remainsOf(w.ID, err); ok {
+			return errors.Join(fmt.Errorf("create process: an earlier try was cut short: %w", inWords(err)), r.clearRemains(ctx, w.ID, bundle))
+		}
 		code, err := startError(w.Spec.GetContainer().GetImage(), err)
 		if code == 0 {
 			return err
@@ -183,9 +186,6 @@ func (r *Runtime) wasCreated(id string) bool {
 	return err == nil
 }
 
-// runtimeBundles is the directory where containerd keeps a bundle per task.
-const runtimeBundles = "io.containerd.runtime.v2.task"
-
 // startError says in words why runc refused a container, with the exit code
 // that shells and docker use when the command is to blame, else 0.
 func startError(image string, err error) (code int32, _ error) {
@@ -202,11 +202,6 @@ func startError(image string, err error) (code int32, _ error) {
 		return 0, fault.New(fault.Invalid, "a mount is not possible: %s", between(text, "error mounting"))
 	case has("not a directory"):
 		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", strings.TrimPrefix(between(text, "init: "), "init: "))
-	case has("mkdir ") && has("/"+runtimeBundles+"/") && has(": file exists"):
-		// A minid that is killed while containerd creates can leave a bundle,
-		// which containerd removes at its next start and not before: under this
-		// id nothing can be made any more.
-		return 0, fault.New(fault.Invalid, "an earlier try was cut short, and containerd keeps what is left of it: %s", between(text, "mkdir "))
 	case errors.Is(err, context.DeadlineExceeded):
 		return 0, fault.New(fault.Timeout, "the container was not made within %v", startTimeout)
 	}

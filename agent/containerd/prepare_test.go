@@ -2,6 +2,8 @@ package containerd
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -20,7 +22,6 @@ func TestStartError(t *testing.T) {
 		"mount over a file": {`error during container init: error mounting "/srv" to rootfs at "/etc/passwd": not a directory: unknown`, `a mount is not possible: error mounting "/srv" to rootfs at "/etc/passwd": not a directory`, 0},
 		"workdir is a file": {`error during container init: mkdir /etc/passwd: not a directory: unknown`, "the working directory is not possible: mkdir /etc/passwd: not a directory", 0},
 		"something unheard": {`no such luck`, prefix + "no such luck", 0},
-		"cut short":         {`mkdir /run/minid/containerd/state/io.containerd.runtime.v2.task/minid/t1: file exists: unknown`, "an earlier try was cut short, and containerd keeps what is left of it: mkdir /run/minid/containerd/state/io.containerd.runtime.v2.task/minid/t1: file exists", 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -29,5 +30,32 @@ func TestStartError(t *testing.T) {
 				t.Errorf("got %d, %s\nwant %d, %s", code, got, test.code, test.want)
 			}
 		})
+	}
+}
+
+func TestRemainsOf(t *testing.T) {
+	const bundle = "/run/minid/containerd/state/io.containerd.runtime.v2.task/minid/t1"
+	tests := map[string]string{
+		"rpc error: mkdir " + bundle + ": file exists: unknown":     bundle,
+		"mkdir " + bundle + "2: file exists":                        "",
+		"mkdir " + bundle + ": no space left on device":             "",
+		"mkdir /srv/t1: file exists":                                "",
+		"mkdir io.containerd.runtime.v2.task/minid/t1: file exists": "",
+		"task t1: already exists":                                   "",
+	}
+	for text, want := range tests {
+		got, ok := remainsOf("t1", errors.New(text))
+		if ok != (want != "") || ok && got != want {
+			t.Errorf("%s: %q, %t", text, got, ok)
+		}
+	}
+}
+
+func TestBelongs(t *testing.T) {
+	if !belongs(os.Getpid(), filepath.Base(os.Args[0])) {
+		t.Error("a process does not know its own command")
+	}
+	if belongs(os.Getpid(), "b7f1no-such-task") || belongs(1<<30, "") {
+		t.Error("a process belongs to a task that it does not know")
 	}
 }
