@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -270,14 +271,14 @@ func TestHostPorts(t *testing.T) {
 // caller's address, where one is given.
 func fetch(t *testing.T, in func(func() error) error, from, addr string) {
 	t.Helper()
-	dial := func(network, to string) (conn net.Conn, err error) {
+	dial := func(_ context.Context, _, to string) (conn net.Conn, err error) {
 		err = in(func() error {
 			conn, err = net.DialTimeout("tcp4", to, 5*time.Second)
 			return err
 		})
 		return conn, err
 	}
-	client := http.Client{Transport: &http.Transport{Dial: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
 	resp, err := client.Get("http://" + addr)
 	if err != nil {
 		t.Errorf("get %s: %v", addr, err)
