@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -43,8 +42,11 @@ type Node struct {
 	// Configure, when set, changes the flags of the next Start.
 	Configure func(*node.Config)
 
-	c    *Cluster
-	raft *raftstore.Memory
+	c     *Cluster
+	index int
+	raft  *raftstore.Memory
+	// listening is closed when the present minid's control socket is open.
+	listening chan struct{}
 	// stop ends the present minid, done is closed after.
 	stop context.CancelFunc
 	done chan error
@@ -57,8 +59,10 @@ func New(t testing.TB) *Cluster {
 
 // Node adds a machine and starts its minid.
 func (c *Cluster) Node() *Node {
+	index := len(c.Nodes) + 1
 	n := &Node{
-		Name:    fmt.Sprintf("n%d", len(c.Nodes)+1),
+		Name:    fmt.Sprintf("n%d", index),
+		index:   index,
 		Runtime: faketask.New(c.Behave),
 		raft:    raftstore.NewMemory(),
 		c:       c,
@@ -84,6 +88,7 @@ func (n *Node) Start() {
 		n.Configure(&cfg)
 	}
 	c.Net.Revive(n.ip())
+	n.listening = make(chan struct{})
 	minid, err := node.New(cfg, n.host())
 	if err != nil {
 		c.t.Fatalf("start %s: %v", n.Name, err)
@@ -91,6 +96,11 @@ func (n *Node) Start() {
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop, n.done = stop, make(chan error, 1)
 	go func() { n.done <- minid.Run(ctx) }()
+	select {
+	case <-n.listening:
+	case err := <-n.done: // Kill will report it
+		n.done <- err
+	}
 }
 
 // addr is an address that node.Config takes for one: simulated hosts have
@@ -100,13 +110,17 @@ func (n *Node) addr() string {
 }
 
 func (n *Node) ip() string {
-	return fmt.Sprintf("10.0.0.%d", slices.Index(n.c.Nodes, n)+1)
+	return fmt.Sprintf("10.0.0.%d", n.index)
 }
 
 func (n *Node) host() node.Host {
+	listening := n.listening
 	return node.Host{
-		Listen:      func(addr string) (net.Listener, error) { return n.c.Net.Listen(addr) },
-		ListenLocal: func() (net.Listener, error) { return n.c.Net.Listen(net.JoinHostPort(n.ip(), "local")) },
+		Listen: func(addr string) (net.Listener, error) { return n.c.Net.Listen(addr) },
+		ListenLocal: func() (net.Listener, error) {
+			defer close(listening)
+			return n.c.Net.Listen(net.JoinHostPort(n.ip(), "local"))
+		},
 		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
 			return n.c.Net.Dial(ctx, n.ip(), addr)
 		},

@@ -101,6 +101,13 @@ func (s *Store) AddVoter(ctx context.Context, id, addr string) error {
 			return fault.New(fault.Unavailable, "add manager %s: close test connection: %w", id, err)
 		}
 	}
+	// A known node with a new address is a new member: raft 1.7.3 would change
+	// the address while the goroutine that replicates to it reads it.
+	if id != s.cfg.NodeID {
+		if err := s.RemoveServer(ctx, id); err != nil {
+			return err
+		}
+	}
 	return s.change(ctx, "add manager "+id, func() raft.IndexFuture {
 		return s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(addr), 0, enqueueTimeout)
 	})
