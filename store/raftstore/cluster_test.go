@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -148,7 +150,23 @@ func newCluster(t testing.TB, n int, tune func(*Config)) *cluster {
 		c.start(id, nil)
 		c.join(id)
 	}
+	c.awaitVoters(n)
 	return c
+}
+
+// awaitVoters waits until every member knows all n. One that does not refuses
+// its vote to those it does not know: without the leader that added them, no
+// other could be elected.
+func (c *cluster) awaitVoters(n int) {
+	c.t.Helper()
+	for range 3000 {
+		behind := func(m *member) bool { return len(m.Voters()) != n }
+		if !slices.ContainsFunc(slices.Collect(maps.Values(c.members)), behind) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.t.Fatalf("not every member knows all %d", n)
 }
 
 // start starts a member, with the memory that it had before if it is not new.
@@ -208,6 +226,9 @@ func (c *cluster) leader() *member {
 			}
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	for id, m := range c.members {
+		c.t.Logf("%s: %v", id, m.raft.Stats())
 	}
 	c.t.Fatal("no leader within 30 s")
 	return nil
