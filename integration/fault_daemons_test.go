@@ -28,7 +28,7 @@ func TestDaemonsKilledWhileTasksMove(t *testing.T) {
 		retry(t, w, change...)
 		kills.Wait()
 		stop()
-		took := await(t, what, 90*time.Second, func() error {
+		took := await(t, what, stormPatience, func() error {
 			n, err := w.manager()
 			if err != nil {
 				return err
@@ -41,7 +41,7 @@ func TestDaemonsKilledWhileTasksMove(t *testing.T) {
 	storm("scale-up", "service", "scale", "--detach", "anvil=20")
 	storm("rolling update", "service", "update", "--detach", "--quiet", "--image", sampleV2, "--update-parallelism", "4",
 		"--update-monitor", "100ms", "anvil")
-	await(t, "every task updated", 90*time.Second, func() error {
+	await(t, "every task updated", stormPatience, func() error {
 		tasks, err := via.AwaitRunning(t.Context(), "anvil", 20, time.Millisecond)
 		if err != nil {
 			return err
@@ -63,6 +63,10 @@ func TestDaemonsKilledWhileTasksMove(t *testing.T) {
 		t.Errorf("%d containers run, not 20", len(now))
 	}
 }
+
+// stormPatience is longer than a task that was cut short while it was prepared
+// may keep a slot waiting: its preparation is tried again for two minutes.
+const stormPatience = 4 * time.Minute
 
 // hammer kills and restarts the minid of every node once, in random order and
 // at random moments, two of them never at the same time.
