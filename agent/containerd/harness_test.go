@@ -84,7 +84,7 @@ func open(t testing.TB) *rig {
 		t.Skip("needs root: containers, mounts and network namespaces")
 	}
 	if _, err := exec.LookPath("runc"); err != nil {
-		t.Skip("needs runc")
+		t.Fatal("runc is not installed: run make setup")
 	}
 	shared.once.Do(func() { shared.rig, shared.err = newRig() })
 	if shared.err != nil {

@@ -66,7 +66,7 @@ func FuzzExpand(f *testing.F) {
 	f.Add(`{{join "," "a" .Node.ID}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 100 {
-			t.Skip()
+			return // long templates say nothing new
 		}
 		spec := &pb.TaskSpec{Container: &pb.ContainerSpec{Hostname: text}}
 		if _, err := Expand(spec, vars(1)); err != nil && !fault.Is(err, fault.Invalid) {

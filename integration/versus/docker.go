@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/minid/minid/integration/cluster"
 	"io"
 	"net"
 	"net/http"
@@ -60,7 +61,7 @@ func bootDocker(ctx context.Context, m machines) ([]*host, error) {
 	}
 	for i, h := range hosts {
 		api := h.control.(*dockerAPI)
-		if err := await(ctx, time.Minute, func() error { return api.call(ctx, "GET", "/_ping", nil, nil) }); err != nil {
+		if err := cluster.Await(ctx, time.Minute, func() error { return api.call(ctx, "GET", "/_ping", nil, nil) }); err != nil {
 			return nil, fmt.Errorf("%s: %w", h.Name, err)
 		}
 		if err := api.enter(ctx, h, hosts[0], i < m.managers); err != nil {

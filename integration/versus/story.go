@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/minid/minid/integration/cluster"
 	"sync"
 	"time"
 )
@@ -82,7 +83,7 @@ func rollingUpdate(monitor time.Duration) func(context.Context, *swarm) ([]float
 		if err := via.update(ctx, s); err != nil {
 			return nil, err
 		}
-		err := await(ctx, 5*time.Minute, func() error {
+		err := cluster.Await(ctx, 5*time.Minute, func() error {
 			done, err := via.updated(ctx, s.name)
 			if err == nil && !done {
 				err = errors.New("the update is under way")

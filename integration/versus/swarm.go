@@ -126,7 +126,7 @@ func (s system) start(ctx context.Context, w *world, managers, workers int) (*sw
 
 func (sw *swarm) warmUp(ctx context.Context) error {
 	for _, h := range sw.hosts {
-		err := await(ctx, time.Minute, func() (err error) {
+		err := cluster.Await(ctx, time.Minute, func() (err error) {
 			h.id, _, err = h.self(ctx)
 			if err == nil && h.id == "" {
 				err = fmt.Errorf("%s is in no cluster", h.Name)
@@ -162,7 +162,7 @@ func (sw *swarm) removeAll(ctx context.Context, name string) error {
 	if err := via.remove(ctx, name); err != nil {
 		return err
 	}
-	return await(ctx, 3*time.Minute, func() error {
+	return cluster.Await(ctx, 3*time.Minute, func() error {
 		if left := sw.processes() - sw.idle; left > 0 {
 			return fmt.Errorf("%d processes are left", left)
 		}
@@ -177,7 +177,7 @@ func (sw *swarm) removeAll(ctx context.Context, name string) error {
 // awaitRunning waits until a manager that lives tells of want running tasks,
 // none of them on a lost host.
 func (sw *swarm) awaitRunning(ctx context.Context, name string, want int, within time.Duration, lost *host) error {
-	return await(ctx, within, func() error {
+	return cluster.Await(ctx, within, func() error {
 		var errs []error
 		for _, h := range sw.alive(lost) {
 			call, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -214,7 +214,7 @@ func (sw *swarm) alive(lost *host) []*host {
 
 func (sw *swarm) leader(ctx context.Context) (*host, error) {
 	var found *host
-	err := await(ctx, time.Minute, func() error {
+	err := cluster.Await(ctx, time.Minute, func() error {
 		for _, h := range sw.hosts[:sw.managers] {
 			if _, leads, err := h.self(ctx); err == nil && leads {
 				found = h
@@ -239,22 +239,4 @@ func resident(pid int) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("process %d has no memory", pid)
-}
-
-// await repeats ask until it succeeds or the time is over; the error is ask's
-// last. It asks often enough for the figures, seldom enough to cost nothing.
-func await(ctx context.Context, within time.Duration, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	for {
-		err := ask()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("still not after %v: %w", within, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
