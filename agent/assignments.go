@@ -78,13 +78,13 @@ func (a *assignments) put(item *pb.Assignment) {
 
 func (a *assignments) remove(key *pb.AssignmentKey) {
 	switch key.GetKind() {
-	case pb.Kind_KIND_TASK:
+	case pb.ItemKind_ITEM_KIND_TASK:
 		delete(a.tasks, key.GetId())
-	case pb.Kind_KIND_SERVICE:
+	case pb.ItemKind_ITEM_KIND_SPEC:
 		delete(a.specs, key.GetId())
-	case pb.Kind_KIND_SECRET:
+	case pb.ItemKind_ITEM_KIND_SECRET:
 		delete(a.secrets, key.GetId())
-	case pb.Kind_KIND_CONFIG:
+	case pb.ItemKind_ITEM_KIND_CONFIG:
 		delete(a.configs, key.GetId())
 	}
 }

@@ -160,11 +160,11 @@ func putSpec(tx *bbolt.Tx, spec *pb.AssignedSpec) error {
 func removeKey(tx *bbolt.Tx, key *pb.AssignmentKey) error {
 	id := []byte(key.GetId())
 	switch key.GetKind() {
-	case pb.Kind_KIND_TASK:
+	case pb.ItemKind_ITEM_KIND_TASK:
 		return tx.Bucket(bucketTasks).Delete(id)
-	case pb.Kind_KIND_SERVICE:
+	case pb.ItemKind_ITEM_KIND_SPEC:
 		return errors.Join(tx.Bucket(bucketSpecs).Delete(id), tx.Bucket(bucketWithheld).Delete(id))
-	case pb.Kind_KIND_CONFIG:
+	case pb.ItemKind_ITEM_KIND_CONFIG:
 		return tx.Bucket(bucketConfigs).Delete(id)
 	}
 	return nil

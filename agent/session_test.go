@@ -36,7 +36,7 @@ func TestRunsWhatItIsAssigned(t *testing.T) {
 		if n := w.agent.Running(); n != 1 {
 			t.Errorf("%d tasks run, want 1", n)
 		}
-		m.diff(0, []*pb.AssignmentKey{{Kind: pb.Kind_KIND_TASK, Id: "t2"}, {Kind: pb.Kind_KIND_SERVICE, Id: "service-of-t2@1"}})
+		m.diff(0, []*pb.AssignmentKey{{Kind: pb.ItemKind_ITEM_KIND_TASK, Id: "t2"}, {Kind: pb.ItemKind_ITEM_KIND_SPEC, Id: "service-of-t2@1"}})
 		w.pass(time.Second)
 		if ids, _ := w.runtime.List(w.Context()); len(ids) > 0 {
 			t.Errorf("left over: %v", ids)
@@ -282,7 +282,7 @@ func TestForgottenWhileStopping(t *testing.T) {
 			w.start("m1")
 			w.pass(time.Second)
 			m.locked(func() { m.set = nil })
-			m.diff(0, []*pb.AssignmentKey{{Kind: pb.Kind_KIND_TASK, Id: "t1"}, {Kind: pb.Kind_KIND_SERVICE, Id: "service-of-t1@1"}})
+			m.diff(0, []*pb.AssignmentKey{{Kind: pb.ItemKind_ITEM_KIND_TASK, Id: "t1"}, {Kind: pb.ItemKind_ITEM_KIND_SPEC, Id: "service-of-t1@1"}})
 			w.pass(time.Second)
 			if restart {
 				w.stop()

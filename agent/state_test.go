@@ -33,7 +33,7 @@ func item(kind, id int, rev string) *pb.Assignment {
 }
 
 func key(kind, id int) *pb.AssignmentKey {
-	kinds := []pb.Kind{pb.Kind_KIND_TASK, pb.Kind_KIND_SERVICE, pb.Kind_KIND_SECRET, pb.Kind_KIND_CONFIG}
+	kinds := []pb.ItemKind{pb.ItemKind_ITEM_KIND_TASK, pb.ItemKind_ITEM_KIND_SPEC, pb.ItemKind_ITEM_KIND_SECRET, pb.ItemKind_ITEM_KIND_CONFIG}
 	name := fmt.Sprint(id)
 	if kind == 1 {
 		name = specKey(name, 1)

@@ -124,7 +124,7 @@ func (d *delta) task(id string) {
 		if known {
 			delete(d.a.tasks, id)
 			d.released = append(d.released, told)
-			d.remove(pb.Kind_KIND_TASK, id)
+			d.remove(pb.ItemKind_ITEM_KIND_TASK, id)
 		}
 		return
 	}
@@ -204,7 +204,7 @@ func (d *delta) useConfigs(spec *pb.TaskSpec) []string {
 
 func (d *delta) tell(item *pb.Assignment) { d.puts = append(d.puts, item) }
 
-func (d *delta) remove(kind pb.Kind, id string) {
+func (d *delta) remove(kind pb.ItemKind, id string) {
 	d.removes = append(d.removes, &pb.AssignmentKey{Kind: kind, Id: id})
 }
 
@@ -212,16 +212,16 @@ func (d *delta) remove(kind pb.Kind, id string) {
 func (d *delta) finish() []*pb.AssignmentDiff {
 	for _, was := range d.released {
 		if was.spec && release(d.a.specs, was.key) {
-			d.remove(pb.Kind_KIND_SERVICE, was.key.String())
+			d.remove(pb.ItemKind_ITEM_KIND_SPEC, was.key.String())
 		}
 		for _, id := range was.secrets {
 			if release(d.a.secrets, id) {
-				d.remove(pb.Kind_KIND_SECRET, id)
+				d.remove(pb.ItemKind_ITEM_KIND_SECRET, id)
 			}
 		}
 		for _, id := range was.configs {
 			if release(d.a.configs, id) {
-				d.remove(pb.Kind_KIND_CONFIG, id)
+				d.remove(pb.ItemKind_ITEM_KIND_CONFIG, id)
 			}
 		}
 	}

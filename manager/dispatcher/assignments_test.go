@@ -29,9 +29,9 @@ func (k known) put(items []*pb.Assignment) {
 
 func (k known) remove(t *rapid.T, removed []*pb.AssignmentKey) {
 	for _, key := range removed {
-		name := map[pb.Kind]string{
-			pb.Kind_KIND_TASK: "task", pb.Kind_KIND_SERVICE: "spec",
-			pb.Kind_KIND_SECRET: "secret", pb.Kind_KIND_CONFIG: "config",
+		name := map[pb.ItemKind]string{
+			pb.ItemKind_ITEM_KIND_TASK: "task", pb.ItemKind_ITEM_KIND_SPEC: "spec",
+			pb.ItemKind_ITEM_KIND_SECRET: "secret", pb.ItemKind_ITEM_KIND_CONFIG: "config",
 		}[key.Kind] + "/" + key.Id
 		if _, ok := k[name]; !ok {
 			t.Fatalf("%s is removed, which the agent does not have", name)

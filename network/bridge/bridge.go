@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/network/netns"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -254,7 +255,7 @@ func (b *Bridge) recover() error {
 		if err == nil {
 			err = json.Unmarshal(data, &s)
 		}
-		if err != nil || !isNamespace(b.netnsPath(id)) || !b.pool.prefix.Contains(s.Address) {
+		if err != nil || !netns.Exists(b.netnsPath(id)) || !b.pool.prefix.Contains(s.Address) {
 			_ = os.Remove(b.stateFile(id))
 			continue
 		}
@@ -273,7 +274,7 @@ func (b *Bridge) removeStrays() error {
 		if _, ok := b.wanted[e.Name()]; ok {
 			continue
 		}
-		if err := removeNamespace(b.netnsPath(e.Name())); err != nil {
+		if err := netns.Remove(b.netnsPath(e.Name())); err != nil {
 			return err
 		}
 	}

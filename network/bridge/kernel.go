@@ -8,15 +8,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	rtnl "github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vns "github.com/vishvananda/netns"
+
+	"github.com/minid/minid/network/netns"
+	"github.com/minid/minid/network/nft"
 )
 
 // Kernel makes the network namespace of this process as wanted. One Kernel
@@ -165,7 +166,7 @@ func pluggedTasks(w Wanted, bridge int) (map[string]Endpoint, error) {
 
 // inNamespace reports whether a task's namespace is there and has its address.
 func inNamespace(t Endpoint) bool {
-	h, err := handleAt(t.Netns)
+	h, err := netns.Handle(t.Netns)
 	if err != nil {
 		return false
 	}
@@ -178,21 +179,12 @@ func inNamespace(t Endpoint) bool {
 	return err == nil && len(addrs) == 1 && addrs[0].IP.String() == t.Address.String()
 }
 
-func handleAt(path string) (*rtnl.Handle, error) {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close()
-	return rtnl.NewHandleAt(ns, unix.NETLINK_ROUTE)
-}
-
 // plug makes a task's namespace where it is missing, and its cable.
 func (k *Kernel) plug(w Wanted, t Endpoint) error {
-	if err := ensureNamespace(t.Netns); err != nil {
+	if err := netns.Ensure(t.Netns); err != nil {
 		return err
 	}
-	ns, err := netns.GetFromPath(t.Netns)
+	ns, err := vns.GetFromPath(t.Netns)
 	if err != nil {
 		return fmt.Errorf("open network namespace: %w", err)
 	}
@@ -219,7 +211,7 @@ func (k *Kernel) plug(w Wanted, t Endpoint) error {
 }
 
 // configure sets up the task's end.
-func configure(w Wanted, t Endpoint, ns netns.NsHandle) error {
+func configure(w Wanted, t Endpoint, ns vns.NsHandle) error {
 	h, err := rtnl.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
@@ -251,7 +243,7 @@ func (k *Kernel) unplug(t Endpoint) error {
 	if err := deleteLink(hostLink(t.ID)); err != nil {
 		return err
 	}
-	if err := removeNamespace(t.Netns); err != nil {
+	if err := netns.Remove(t.Netns); err != nil {
 		return err
 	}
 	delete(k.tasks, t.ID)
@@ -269,89 +261,13 @@ func deleteLink(name string) error {
 	return nil
 }
 
-// ensureNamespace makes a network namespace that lives as a mounted file.
-func ensureNamespace(path string) error {
-	if isNamespace(path) {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
-		return fmt.Errorf("make directory of namespaces: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("make namespace file: %w", err)
-	}
-	_ = f.Close()
-	done := make(chan error, 1)
-	go func() { done <- newNamespace(path) }()
-	if err := <-done; err != nil {
-		return fmt.Errorf("make network namespace: %w", err)
-	}
-	return nil
-}
-
-// newNamespace runs in a goroutine of its own: when its thread cannot go back
-// it stays locked and ends with the goroutine, so no other code gets it.
-func newNamespace(path string) error {
-	runtime.LockOSThread()
-	own, err := netns.Get()
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
-	err = unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
-	if back := netns.Set(own); back != nil {
-		return errors.Join(err, back)
-	}
-	runtime.UnlockOSThread()
-	return err
-}
-
-func isNamespace(path string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
-}
-
-func removeNamespace(path string) error {
-	if isNamespace(path) {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount network namespace: %w", err)
-		}
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove network namespace: %w", err)
-	}
-	return nil
-}
-
-const (
-	// chunk is how many elements go into one message: nftables v0.3.0 cuts off
-	// what exceeds 64 KiB without saying so.
-	chunk = 500
-	// buffer holds the kernel's answers to a batch; too small a one makes Flush
-	// fail after the batch was committed.
-	buffer = 64 << 20
-)
-
-func connect() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
-		return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer))
-	}))
-	if err != nil {
-		return nil, fmt.Errorf("connect to nftables: %w", err)
-	}
-	return c, nil
-}
-
 // loadTable replaces the whole table in one transaction.
 func (k *Kernel) loadTable(w Wanted) error {
-	c, err := connect()
+	c, err := nft.Connect("")
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	t := c.AddTable(table())
 	c.DelTable(t) // adding first makes deleting succeed where there was none
 	c.AddTable(t)
@@ -360,8 +276,8 @@ func (k *Kernel) loadTable(w Wanted) error {
 		return fmt.Errorf("write port map: %w", err)
 	}
 	ports := w.published()
-	if err := addElements(c, set, ports); err != nil {
-		return err
+	if err := nft.Add(c, set, elementsOf(ports)); err != nil {
+		return fmt.Errorf("write published ports: %w", err)
 	}
 	for _, ch := range w.chains() {
 		added := c.AddChain(&nftables.Chain{Table: t, Name: ch.name, Type: ch.kind, Hooknum: ch.hookNum, Priority: ch.prioNum})
@@ -376,19 +292,12 @@ func (k *Kernel) loadTable(w Wanted) error {
 	return nil
 }
 
-func addElements(c *nftables.Conn, set *nftables.Set, ports map[hostPort]backend) error {
-	var list []nftables.SetElement
+func elementsOf(ports map[hostPort]backend) []nftables.SetElement {
+	list := make([]nftables.SetElement, 0, len(ports))
 	for key, to := range ports {
 		list = append(list, element(key, to))
 	}
-	for len(list) > 0 {
-		n := min(chunk, len(list))
-		if err := c.SetAddElements(set, list[:n]); err != nil {
-			return fmt.Errorf("write published ports: %w", err)
-		}
-		list = list[n:]
-	}
-	return nil
+	return list
 }
 
 // setPorts changes the elements that differ, in one transaction, then lets go
@@ -398,22 +307,21 @@ func (k *Kernel) setPorts(wanted map[hostPort]backend) error {
 	if len(added)+len(removed) == 0 {
 		return nil
 	}
-	c, err := connect()
+	c, err := nft.Connect("")
 	if err != nil {
 		return err
 	}
+	defer c.CloseLasting()
 	set := portMap()
 	var gone []nftables.SetElement
 	for key := range removed {
 		gone = append(gone, nftables.SetElement{Key: element(key, removed[key]).Key})
 	}
-	if len(gone) > 0 {
-		if err := c.SetDeleteElements(set, gone); err != nil {
-			return fmt.Errorf("remove published ports: %w", err)
-		}
+	if err := nft.Delete(c, set, gone); err != nil {
+		return fmt.Errorf("remove published ports: %w", err)
 	}
-	if err := addElements(c, set, added); err != nil {
-		return err
+	if err := nft.Add(c, set, elementsOf(added)); err != nil {
+		return fmt.Errorf("write published ports: %w", err)
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("change published ports: %w", err)
@@ -446,10 +354,11 @@ func (k *Kernel) Check() (bool, error) {
 	if !k.known {
 		return false, nil
 	}
-	c, err := connect()
+	c, err := nft.Connect("")
 	if err != nil {
 		return false, err
 	}
+	defer c.CloseLasting()
 	elements, err := c.GetSetElements(portMap())
 	if err != nil || len(elements) != len(k.ports) {
 		return false, nil
@@ -500,11 +409,11 @@ func (k *Kernel) Destroy() error {
 		errs = append(errs, k.unplug(t))
 	}
 	errs = append(errs, deleteLink(LinkName))
-	c, err := connect()
+	c, err := nft.Connect("")
 	if err == nil {
 		c.AddTable(table())
 		c.DelTable(table())
-		err = c.Flush()
+		err = errors.Join(c.Flush(), c.CloseLasting())
 	}
 	k.Forget()
 	return errors.Join(append(errs, err)...)

@@ -114,6 +114,13 @@ type Command struct {
 	//	*Command_CreateConfig
 	//	*Command_UpdateConfigLabels
 	//	*Command_RemoveConfig
+	//	*Command_CreateNetwork
+	//	*Command_RemoveNetwork
+	//	*Command_AllocateNetwork
+	//	*Command_AllocateService
+	//	*Command_AllocateTasks
+	//	*Command_AllocateNode
+	//	*Command_SetNetworkKeys
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -390,6 +397,69 @@ func (x *Command) GetRemoveConfig() *RemoveConfig {
 	return nil
 }
 
+func (x *Command) GetCreateNetwork() *CreateNetwork {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CreateNetwork); ok {
+			return x.CreateNetwork
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveNetwork() *RemoveNetwork {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RemoveNetwork); ok {
+			return x.RemoveNetwork
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAllocateNetwork() *AllocateNetwork {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AllocateNetwork); ok {
+			return x.AllocateNetwork
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAllocateService() *AllocateService {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AllocateService); ok {
+			return x.AllocateService
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAllocateTasks() *AllocateTasks {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AllocateTasks); ok {
+			return x.AllocateTasks
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAllocateNode() *AllocateNode {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_AllocateNode); ok {
+			return x.AllocateNode
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetNetworkKeys() *SetNetworkKeys {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetNetworkKeys); ok {
+			return x.SetNetworkKeys
+		}
+	}
+	return nil
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -517,6 +587,38 @@ type Command_RemoveConfig struct {
 	RemoveConfig *RemoveConfig `protobuf:"bytes,45,opt,name=remove_config,json=removeConfig,proto3,oneof"`
 }
 
+type Command_CreateNetwork struct {
+	// controlapi.
+	CreateNetwork *CreateNetwork `protobuf:"bytes,50,opt,name=create_network,json=createNetwork,proto3,oneof"`
+}
+
+type Command_RemoveNetwork struct {
+	RemoveNetwork *RemoveNetwork `protobuf:"bytes,51,opt,name=remove_network,json=removeNetwork,proto3,oneof"`
+}
+
+type Command_AllocateNetwork struct {
+	// allocator: subnets, virtual addresses and published ports, task
+	// addresses, mesh numbers.
+	AllocateNetwork *AllocateNetwork `protobuf:"bytes,52,opt,name=allocate_network,json=allocateNetwork,proto3,oneof"`
+}
+
+type Command_AllocateService struct {
+	AllocateService *AllocateService `protobuf:"bytes,53,opt,name=allocate_service,json=allocateService,proto3,oneof"`
+}
+
+type Command_AllocateTasks struct {
+	AllocateTasks *AllocateTasks `protobuf:"bytes,54,opt,name=allocate_tasks,json=allocateTasks,proto3,oneof"`
+}
+
+type Command_AllocateNode struct {
+	AllocateNode *AllocateNode `protobuf:"bytes,55,opt,name=allocate_node,json=allocateNode,proto3,oneof"`
+}
+
+type Command_SetNetworkKeys struct {
+	// allocator: a new key for encrypted networks; old ones go.
+	SetNetworkKeys *SetNetworkKeys `protobuf:"bytes,56,opt,name=set_network_keys,json=setNetworkKeys,proto3,oneof"`
+}
+
 func (*Command_CreateCluster) isCommand_Kind() {}
 
 func (*Command_UpdateClusterSpec) isCommand_Kind() {}
@@ -568,6 +670,20 @@ func (*Command_CreateConfig) isCommand_Kind() {}
 func (*Command_UpdateConfigLabels) isCommand_Kind() {}
 
 func (*Command_RemoveConfig) isCommand_Kind() {}
+
+func (*Command_CreateNetwork) isCommand_Kind() {}
+
+func (*Command_RemoveNetwork) isCommand_Kind() {}
+
+func (*Command_AllocateNetwork) isCommand_Kind() {}
+
+func (*Command_AllocateService) isCommand_Kind() {}
+
+func (*Command_AllocateTasks) isCommand_Kind() {}
+
+func (*Command_AllocateNode) isCommand_Kind() {}
+
+func (*Command_SetNetworkKeys) isCommand_Kind() {}
 
 type CreateCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2031,6 +2147,425 @@ func (x *RemoveConfig) GetId() string {
 	return ""
 }
 
+// Refused when the name, the wanted VNI or a wanted subnet is taken by another
+// network, and when there is an ingress network already.
+type CreateNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Spec          *NetworkSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNetwork) Reset() {
+	*x = CreateNetwork{}
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNetwork) ProtoMessage() {}
+
+func (x *CreateNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNetwork.ProtoReflect.Descriptor instead.
+func (*CreateNetwork) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CreateNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateNetwork) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// Refused while services or tasks use it, or (ingress) ports are published; the
+// error names them.
+type RemoveNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNetwork) Reset() {
+	*x = RemoveNetwork{}
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNetwork) ProtoMessage() {}
+
+func (x *RemoveNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNetwork.ProtoReflect.Descriptor instead.
+func (*RemoveNetwork) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RemoveNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Refused when a VNI or subnet is another network's.
+type AllocateNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Allocation    *NetworkAllocation     `protobuf:"bytes,2,opt,name=allocation,proto3" json:"allocation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllocateNetwork) Reset() {
+	*x = AllocateNetwork{}
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllocateNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllocateNetwork) ProtoMessage() {}
+
+func (x *AllocateNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllocateNetwork.ProtoReflect.Descriptor instead.
+func (*AllocateNetwork) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AllocateNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AllocateNetwork) GetAllocation() *NetworkAllocation {
+	if x != nil {
+		return x.Allocation
+	}
+	return nil
+}
+
+// Refused when an address or published port is another's, or when the service
+// is not at if_version any more.
+type AllocateService struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	IfVersion     uint64                 `protobuf:"varint,2,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
+	Endpoint      *Endpoint              `protobuf:"bytes,3,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllocateService) Reset() {
+	*x = AllocateService{}
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllocateService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllocateService) ProtoMessage() {}
+
+func (x *AllocateService) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllocateService.ProtoReflect.Descriptor instead.
+func (*AllocateService) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AllocateService) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AllocateService) GetIfVersion() uint64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
+func (x *AllocateService) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+// A task is skipped when it is not NEW or not wanted any more, or when an
+// address is another's.
+type AllocateTasks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tasks         []*TaskAllocation      `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllocateTasks) Reset() {
+	*x = AllocateTasks{}
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllocateTasks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllocateTasks) ProtoMessage() {}
+
+func (x *AllocateTasks) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllocateTasks.ProtoReflect.Descriptor instead.
+func (*AllocateTasks) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AllocateTasks) GetTasks() []*TaskAllocation {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+type TaskAllocation struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Addresses []*TaskAddress         `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Why the task has to wait; it stays NEW then, and says so.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskAllocation) Reset() {
+	*x = TaskAllocation{}
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskAllocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskAllocation) ProtoMessage() {}
+
+func (x *TaskAllocation) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskAllocation.ProtoReflect.Descriptor instead.
+func (*TaskAllocation) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *TaskAllocation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TaskAllocation) GetAddresses() []*TaskAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *TaskAllocation) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// Refused when the number is another node's.
+type AllocateNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	MeshNumber    uint32                 `protobuf:"varint,2,opt,name=mesh_number,json=meshNumber,proto3" json:"mesh_number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AllocateNode) Reset() {
+	*x = AllocateNode{}
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AllocateNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AllocateNode) ProtoMessage() {}
+
+func (x *AllocateNode) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AllocateNode.ProtoReflect.Descriptor instead.
+func (*AllocateNode) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *AllocateNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AllocateNode) GetMeshNumber() uint32 {
+	if x != nil {
+		return x.MeshNumber
+	}
+	return 0
+}
+
+type SetNetworkKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*NetworkKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNetworkKeys) Reset() {
+	*x = SetNetworkKeys{}
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNetworkKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNetworkKeys) ProtoMessage() {}
+
+func (x *SetNetworkKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNetworkKeys.ProtoReflect.Descriptor instead.
+func (*SetNetworkKeys) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SetNetworkKeys) GetKeys() []*NetworkKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // Snapshot is the whole state, as written to disk and to followers.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2042,7 +2577,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2589,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2602,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Snapshot) GetIndex() uint64 {
@@ -2091,7 +2626,7 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x17minid/v1/commands.proto\x12\bminid.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16minid/v1/objects.proto\x1a\x14minid/v1/specs.proto\"b\n" +
 	"\x05Entry\x12-\n" +
 	"\bcommands\x18\x01 \x03(\v2\x11.minid.v1.CommandR\bcommands\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xc8\r\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xa3\x11\n" +
 	"\aCommand\x12@\n" +
 	"\x0ecreate_cluster\x18\x01 \x01(\v2\x17.minid.v1.CreateClusterH\x00R\rcreateCluster\x12M\n" +
 	"\x13update_cluster_spec\x18\x02 \x01(\v2\x1b.minid.v1.UpdateClusterSpecH\x00R\x11updateClusterSpec\x12A\n" +
@@ -2123,7 +2658,14 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\rremove_secret\x18* \x01(\v2\x16.minid.v1.RemoveSecretH\x00R\fremoveSecret\x12=\n" +
 	"\rcreate_config\x18+ \x01(\v2\x16.minid.v1.CreateConfigH\x00R\fcreateConfig\x12P\n" +
 	"\x14update_config_labels\x18, \x01(\v2\x1c.minid.v1.UpdateConfigLabelsH\x00R\x12updateConfigLabels\x12=\n" +
-	"\rremove_config\x18- \x01(\v2\x16.minid.v1.RemoveConfigH\x00R\fremoveConfigB\x06\n" +
+	"\rremove_config\x18- \x01(\v2\x16.minid.v1.RemoveConfigH\x00R\fremoveConfig\x12@\n" +
+	"\x0ecreate_network\x182 \x01(\v2\x17.minid.v1.CreateNetworkH\x00R\rcreateNetwork\x12@\n" +
+	"\x0eremove_network\x183 \x01(\v2\x17.minid.v1.RemoveNetworkH\x00R\rremoveNetwork\x12F\n" +
+	"\x10allocate_network\x184 \x01(\v2\x19.minid.v1.AllocateNetworkH\x00R\x0fallocateNetwork\x12F\n" +
+	"\x10allocate_service\x185 \x01(\v2\x19.minid.v1.AllocateServiceH\x00R\x0fallocateService\x12@\n" +
+	"\x0eallocate_tasks\x186 \x01(\v2\x17.minid.v1.AllocateTasksH\x00R\rallocateTasks\x12=\n" +
+	"\rallocate_node\x187 \x01(\v2\x16.minid.v1.AllocateNodeH\x00R\fallocateNode\x12D\n" +
+	"\x10set_network_keys\x188 \x01(\v2\x18.minid.v1.SetNetworkKeysH\x00R\x0esetNetworkKeysB\x06\n" +
 	"\x04kind\"<\n" +
 	"\rCreateCluster\x12+\n" +
 	"\acluster\x18\x01 \x01(\v2\x11.minid.v1.ClusterR\acluster\"]\n" +
@@ -2219,7 +2761,34 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1e\n" +
 	"\fRemoveConfig\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"L\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"J\n" +
+	"\rCreateNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.minid.v1.NetworkSpecR\x04spec\"\x1f\n" +
+	"\rRemoveNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"^\n" +
+	"\x0fAllocateNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\n" +
+	"allocation\x18\x02 \x01(\v2\x1b.minid.v1.NetworkAllocationR\n" +
+	"allocation\"p\n" +
+	"\x0fAllocateService\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\x02 \x01(\x04R\tifVersion\x12.\n" +
+	"\bendpoint\x18\x03 \x01(\v2\x12.minid.v1.EndpointR\bendpoint\"?\n" +
+	"\rAllocateTasks\x12.\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x18.minid.v1.TaskAllocationR\x05tasks\"o\n" +
+	"\x0eTaskAllocation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
+	"\taddresses\x18\x02 \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"?\n" +
+	"\fAllocateNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vmesh_number\x18\x02 \x01(\rR\n" +
+	"meshNumber\":\n" +
+	"\x0eSetNetworkKeys\x12(\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"L\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\aobjects\x18\x02 \x03(\v2\x10.minid.v1.ObjectR\aobjectsB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
@@ -2236,7 +2805,7 @@ func file_minid_v1_commands_proto_rawDescGZIP() []byte {
 	return file_minid_v1_commands_proto_rawDescData
 }
 
-var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_minid_v1_commands_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: minid.v1.Entry
 	(*Command)(nil),               // 1: minid.v1.Command
@@ -2269,30 +2838,43 @@ var file_minid_v1_commands_proto_goTypes = []any{
 	(*CreateConfig)(nil),          // 28: minid.v1.CreateConfig
 	(*UpdateConfigLabels)(nil),    // 29: minid.v1.UpdateConfigLabels
 	(*RemoveConfig)(nil),          // 30: minid.v1.RemoveConfig
-	(*Snapshot)(nil),              // 31: minid.v1.Snapshot
-	nil,                           // 32: minid.v1.UpdateSecretLabels.LabelsEntry
-	nil,                           // 33: minid.v1.UpdateConfigLabels.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 35: minid.v1.Cluster
-	(*ClusterSpec)(nil),           // 36: minid.v1.ClusterSpec
-	(*JoinTokens)(nil),            // 37: minid.v1.JoinTokens
-	(*Node)(nil),                  // 38: minid.v1.Node
-	(*NodeSpec)(nil),              // 39: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 40: minid.v1.NodeRole
-	(*NodeStatus)(nil),            // 41: minid.v1.NodeStatus
-	(*NodeDescription)(nil),       // 42: minid.v1.NodeDescription
-	(*ServiceSpec)(nil),           // 43: minid.v1.ServiceSpec
-	(*UpdateStatus)(nil),          // 44: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 45: minid.v1.Task
-	(TaskState)(0),                // 46: minid.v1.TaskState
-	(*TaskStatus)(nil),            // 47: minid.v1.TaskStatus
-	(*SecretSpec)(nil),            // 48: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 49: minid.v1.ConfigSpec
-	(*Object)(nil),                // 50: minid.v1.Object
+	(*CreateNetwork)(nil),         // 31: minid.v1.CreateNetwork
+	(*RemoveNetwork)(nil),         // 32: minid.v1.RemoveNetwork
+	(*AllocateNetwork)(nil),       // 33: minid.v1.AllocateNetwork
+	(*AllocateService)(nil),       // 34: minid.v1.AllocateService
+	(*AllocateTasks)(nil),         // 35: minid.v1.AllocateTasks
+	(*TaskAllocation)(nil),        // 36: minid.v1.TaskAllocation
+	(*AllocateNode)(nil),          // 37: minid.v1.AllocateNode
+	(*SetNetworkKeys)(nil),        // 38: minid.v1.SetNetworkKeys
+	(*Snapshot)(nil),              // 39: minid.v1.Snapshot
+	nil,                           // 40: minid.v1.UpdateSecretLabels.LabelsEntry
+	nil,                           // 41: minid.v1.UpdateConfigLabels.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 43: minid.v1.Cluster
+	(*ClusterSpec)(nil),           // 44: minid.v1.ClusterSpec
+	(*JoinTokens)(nil),            // 45: minid.v1.JoinTokens
+	(*Node)(nil),                  // 46: minid.v1.Node
+	(*NodeSpec)(nil),              // 47: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 48: minid.v1.NodeRole
+	(*NodeStatus)(nil),            // 49: minid.v1.NodeStatus
+	(*NodeDescription)(nil),       // 50: minid.v1.NodeDescription
+	(*ServiceSpec)(nil),           // 51: minid.v1.ServiceSpec
+	(*UpdateStatus)(nil),          // 52: minid.v1.UpdateStatus
+	(*Task)(nil),                  // 53: minid.v1.Task
+	(TaskState)(0),                // 54: minid.v1.TaskState
+	(*TaskStatus)(nil),            // 55: minid.v1.TaskStatus
+	(*SecretSpec)(nil),            // 56: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 57: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 58: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 59: minid.v1.NetworkAllocation
+	(*Endpoint)(nil),              // 60: minid.v1.Endpoint
+	(*TaskAddress)(nil),           // 61: minid.v1.TaskAddress
+	(*NetworkKey)(nil),            // 62: minid.v1.NetworkKey
+	(*Object)(nil),                // 63: minid.v1.Object
 }
 var file_minid_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: minid.v1.Entry.commands:type_name -> minid.v1.Command
-	34, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
+	42, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
 	2,  // 2: minid.v1.Command.create_cluster:type_name -> minid.v1.CreateCluster
 	3,  // 3: minid.v1.Command.update_cluster_spec:type_name -> minid.v1.UpdateClusterSpec
 	4,  // 4: minid.v1.Command.set_join_tokens:type_name -> minid.v1.SetJoinTokens
@@ -2319,34 +2901,47 @@ var file_minid_v1_commands_proto_depIdxs = []int32{
 	28, // 25: minid.v1.Command.create_config:type_name -> minid.v1.CreateConfig
 	29, // 26: minid.v1.Command.update_config_labels:type_name -> minid.v1.UpdateConfigLabels
 	30, // 27: minid.v1.Command.remove_config:type_name -> minid.v1.RemoveConfig
-	35, // 28: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
-	36, // 29: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
-	37, // 30: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
-	38, // 31: minid.v1.CreateNode.node:type_name -> minid.v1.Node
-	39, // 32: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
-	40, // 33: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
-	41, // 34: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
-	42, // 35: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
-	43, // 36: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
-	43, // 37: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
-	44, // 38: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
-	45, // 39: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
-	18, // 40: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
-	46, // 41: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
-	20, // 42: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
-	23, // 43: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
-	23, // 44: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
-	47, // 45: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
-	48, // 46: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
-	32, // 47: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
-	49, // 48: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
-	33, // 49: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
-	50, // 50: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	31, // 28: minid.v1.Command.create_network:type_name -> minid.v1.CreateNetwork
+	32, // 29: minid.v1.Command.remove_network:type_name -> minid.v1.RemoveNetwork
+	33, // 30: minid.v1.Command.allocate_network:type_name -> minid.v1.AllocateNetwork
+	34, // 31: minid.v1.Command.allocate_service:type_name -> minid.v1.AllocateService
+	35, // 32: minid.v1.Command.allocate_tasks:type_name -> minid.v1.AllocateTasks
+	37, // 33: minid.v1.Command.allocate_node:type_name -> minid.v1.AllocateNode
+	38, // 34: minid.v1.Command.set_network_keys:type_name -> minid.v1.SetNetworkKeys
+	43, // 35: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
+	44, // 36: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
+	45, // 37: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
+	46, // 38: minid.v1.CreateNode.node:type_name -> minid.v1.Node
+	47, // 39: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
+	48, // 40: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
+	49, // 41: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
+	50, // 42: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
+	51, // 43: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
+	51, // 44: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
+	52, // 45: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
+	53, // 46: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
+	18, // 47: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
+	54, // 48: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
+	20, // 49: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
+	23, // 50: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
+	23, // 51: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
+	55, // 52: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
+	56, // 53: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
+	40, // 54: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
+	57, // 55: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
+	41, // 56: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
+	58, // 57: minid.v1.CreateNetwork.spec:type_name -> minid.v1.NetworkSpec
+	59, // 58: minid.v1.AllocateNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	60, // 59: minid.v1.AllocateService.endpoint:type_name -> minid.v1.Endpoint
+	36, // 60: minid.v1.AllocateTasks.tasks:type_name -> minid.v1.TaskAllocation
+	61, // 61: minid.v1.TaskAllocation.addresses:type_name -> minid.v1.TaskAddress
+	62, // 62: minid.v1.SetNetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	63, // 63: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
+	64, // [64:64] is the sub-list for method output_type
+	64, // [64:64] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_commands_proto_init() }
@@ -2383,6 +2978,13 @@ func file_minid_v1_commands_proto_init() {
 		(*Command_CreateConfig)(nil),
 		(*Command_UpdateConfigLabels)(nil),
 		(*Command_RemoveConfig)(nil),
+		(*Command_CreateNetwork)(nil),
+		(*Command_RemoveNetwork)(nil),
+		(*Command_AllocateNetwork)(nil),
+		(*Command_AllocateService)(nil),
+		(*Command_AllocateTasks)(nil),
+		(*Command_AllocateNode)(nil),
+		(*Command_SetNetworkKeys)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2390,7 +2992,7 @@ func file_minid_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_commands_proto_rawDesc), len(file_minid_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

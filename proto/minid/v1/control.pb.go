@@ -35,6 +35,7 @@ const (
 	Kind_KIND_TASK        Kind = 4
 	Kind_KIND_SECRET      Kind = 5
 	Kind_KIND_CONFIG      Kind = 6
+	Kind_KIND_NETWORK     Kind = 7
 )
 
 // Enum value maps for Kind.
@@ -47,6 +48,7 @@ var (
 		4: "KIND_TASK",
 		5: "KIND_SECRET",
 		6: "KIND_CONFIG",
+		7: "KIND_NETWORK",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -56,6 +58,7 @@ var (
 		"KIND_TASK":        4,
 		"KIND_SECRET":      5,
 		"KIND_CONFIG":      6,
+		"KIND_NETWORK":     7,
 	}
 )
 
@@ -135,6 +138,67 @@ func (Stream) EnumDescriptor() ([]byte, []int) {
 	return file_minid_v1_control_proto_rawDescGZIP(), []int{1}
 }
 
+// OVERLAY: the mesh's way to another node; MTU: packets of full size on it;
+// ENCRYPTION: the way through WireGuard; DNS: the name server of the node's
+// tasks; PORT: a published port on another node, or itself.
+type ProbeResult_Probe int32
+
+const (
+	ProbeResult_PROBE_UNSPECIFIED ProbeResult_Probe = 0
+	ProbeResult_PROBE_OVERLAY     ProbeResult_Probe = 1
+	ProbeResult_PROBE_MTU         ProbeResult_Probe = 2
+	ProbeResult_PROBE_ENCRYPTION  ProbeResult_Probe = 3
+	ProbeResult_PROBE_DNS         ProbeResult_Probe = 4
+	ProbeResult_PROBE_PORT        ProbeResult_Probe = 5
+)
+
+// Enum value maps for ProbeResult_Probe.
+var (
+	ProbeResult_Probe_name = map[int32]string{
+		0: "PROBE_UNSPECIFIED",
+		1: "PROBE_OVERLAY",
+		2: "PROBE_MTU",
+		3: "PROBE_ENCRYPTION",
+		4: "PROBE_DNS",
+		5: "PROBE_PORT",
+	}
+	ProbeResult_Probe_value = map[string]int32{
+		"PROBE_UNSPECIFIED": 0,
+		"PROBE_OVERLAY":     1,
+		"PROBE_MTU":         2,
+		"PROBE_ENCRYPTION":  3,
+		"PROBE_DNS":         4,
+		"PROBE_PORT":        5,
+	}
+)
+
+func (x ProbeResult_Probe) Enum() *ProbeResult_Probe {
+	p := new(ProbeResult_Probe)
+	*p = x
+	return p
+}
+
+func (x ProbeResult_Probe) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProbeResult_Probe) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_control_proto_enumTypes[2].Descriptor()
+}
+
+func (ProbeResult_Probe) Type() protoreflect.EnumType {
+	return &file_minid_v1_control_proto_enumTypes[2]
+}
+
+func (x ProbeResult_Probe) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProbeResult_Probe.Descriptor instead.
+func (ProbeResult_Probe) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{34, 0}
+}
+
 type WatchEvent_Action int32
 
 const (
@@ -173,11 +237,11 @@ func (x WatchEvent_Action) String() string {
 }
 
 func (WatchEvent_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_control_proto_enumTypes[2].Descriptor()
+	return file_minid_v1_control_proto_enumTypes[3].Descriptor()
 }
 
 func (WatchEvent_Action) Type() protoreflect.EnumType {
-	return &file_minid_v1_control_proto_enumTypes[2]
+	return &file_minid_v1_control_proto_enumTypes[3]
 }
 
 func (x WatchEvent_Action) Number() protoreflect.EnumNumber {
@@ -186,7 +250,7 @@ func (x WatchEvent_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchEvent_Action.Descriptor instead.
 func (WatchEvent_Action) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{26, 0}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{36, 0}
 }
 
 type GetClusterRequest struct {
@@ -1491,6 +1555,636 @@ func (x *UpdateLabelsRequest) GetLabels() map[string]string {
 	return nil
 }
 
+type CreateNetworkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *NetworkSpec           `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNetworkRequest) Reset() {
+	*x = CreateNetworkRequest{}
+	mi := &file_minid_v1_control_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNetworkRequest) ProtoMessage() {}
+
+func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNetworkRequest.ProtoReflect.Descriptor instead.
+func (*CreateNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CreateNetworkRequest) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+type CreateNetworkResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       *Network               `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNetworkResponse) Reset() {
+	*x = CreateNetworkResponse{}
+	mi := &file_minid_v1_control_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNetworkResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNetworkResponse) ProtoMessage() {}
+
+func (x *CreateNetworkResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNetworkResponse.ProtoReflect.Descriptor instead.
+func (*CreateNetworkResponse) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CreateNetworkResponse) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *CreateNetworkResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type ListNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*Network             `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNetworksResponse) Reset() {
+	*x = ListNetworksResponse{}
+	mi := &file_minid_v1_control_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNetworksResponse) ProtoMessage() {}
+
+func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
+func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListNetworksResponse) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+type PruneNetworksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Removed       []*Network             `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PruneNetworksResponse) Reset() {
+	*x = PruneNetworksResponse{}
+	mi := &file_minid_v1_control_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PruneNetworksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PruneNetworksResponse) ProtoMessage() {}
+
+func (x *PruneNetworksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PruneNetworksResponse.ProtoReflect.Descriptor instead.
+func (*PruneNetworksResponse) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PruneNetworksResponse) GetRemoved() []*Network {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// NetworkDetail is a network with all that is on it.
+type NetworkDetail struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Network       *Network               `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Services      []*NetworkMember       `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	Nodes         []*NetworkNode         `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkDetail) Reset() {
+	*x = NetworkDetail{}
+	mi := &file_minid_v1_control_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkDetail) ProtoMessage() {}
+
+func (x *NetworkDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkDetail.ProtoReflect.Descriptor instead.
+func (*NetworkDetail) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *NetworkDetail) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *NetworkDetail) GetServices() []*NetworkMember {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *NetworkDetail) GetNodes() []*NetworkNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NetworkMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Vips          []string               `protobuf:"bytes,3,rep,name=vips,proto3" json:"vips,omitempty"`
+	Aliases       []string               `protobuf:"bytes,4,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Ports         []*PortConfig          `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	Tasks         []*NetworkTask         `protobuf:"bytes,6,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkMember) Reset() {
+	*x = NetworkMember{}
+	mi := &file_minid_v1_control_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkMember) ProtoMessage() {}
+
+func (x *NetworkMember) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkMember.ProtoReflect.Descriptor instead.
+func (*NetworkMember) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *NetworkMember) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *NetworkMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkMember) GetVips() []string {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+func (x *NetworkMember) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *NetworkMember) GetPorts() []*PortConfig {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *NetworkMember) GetTasks() []*NetworkTask {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+type NetworkTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// SERVICE.SLOT
+	Name          string    `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     []string  `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	NodeId        string    `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	NodeName      string    `protobuf:"bytes,5,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	State         TaskState `protobuf:"varint,6,opt,name=state,proto3,enum=minid.v1.TaskState" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkTask) Reset() {
+	*x = NetworkTask{}
+	mi := &file_minid_v1_control_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkTask) ProtoMessage() {}
+
+func (x *NetworkTask) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkTask.ProtoReflect.Descriptor instead.
+func (*NetworkTask) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *NetworkTask) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NetworkTask) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkTask) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkTask) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NetworkTask) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *NetworkTask) GetState() TaskState {
+	if x != nil {
+		return x.State
+	}
+	return TaskState_TASK_STATE_NEW
+}
+
+type NetworkNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	DataPathAddr  string                 `protobuf:"bytes,3,opt,name=data_path_addr,json=dataPathAddr,proto3" json:"data_path_addr,omitempty"`
+	Tasks         uint32                 `protobuf:"varint,4,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkNode) Reset() {
+	*x = NetworkNode{}
+	mi := &file_minid_v1_control_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkNode) ProtoMessage() {}
+
+func (x *NetworkNode) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkNode.ProtoReflect.Descriptor instead.
+func (*NetworkNode) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *NetworkNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NetworkNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkNode) GetDataPathAddr() string {
+	if x != nil {
+		return x.DataPathAddr
+	}
+	return ""
+}
+
+func (x *NetworkNode) GetTasks() uint32 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+type CheckNetworkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nodes by id, prefix or name; empty is all that are ready.
+	Nodes         []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckNetworkRequest) Reset() {
+	*x = CheckNetworkRequest{}
+	mi := &file_minid_v1_control_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckNetworkRequest) ProtoMessage() {}
+
+func (x *CheckNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckNetworkRequest.ProtoReflect.Descriptor instead.
+func (*CheckNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CheckNetworkRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// ProbeResult is one thing that one node tried.
+type ProbeResult struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Probe    ProbeResult_Probe      `protobuf:"varint,1,opt,name=probe,proto3,enum=minid.v1.ProbeResult_Probe" json:"probe,omitempty"`
+	FromId   string                 `protobuf:"bytes,2,opt,name=from_id,json=fromId,proto3" json:"from_id,omitempty"`
+	FromName string                 `protobuf:"bytes,3,opt,name=from_name,json=fromName,proto3" json:"from_name,omitempty"`
+	ToId     string                 `protobuf:"bytes,4,opt,name=to_id,json=toId,proto3" json:"to_id,omitempty"`
+	ToName   string                 `protobuf:"bytes,5,opt,name=to_name,json=toName,proto3" json:"to_name,omitempty"`
+	// What was tried: "8080/tcp of web".
+	What string `protobuf:"bytes,6,opt,name=what,proto3" json:"what,omitempty"`
+	Ok   bool   `protobuf:"varint,7,opt,name=ok,proto3" json:"ok,omitempty"`
+	// What was found: "0.3 ms", or what is wrong and what to look at.
+	Detail        string `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeResult) Reset() {
+	*x = ProbeResult{}
+	mi := &file_minid_v1_control_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeResult) ProtoMessage() {}
+
+func (x *ProbeResult) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
+func (*ProbeResult) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ProbeResult) GetProbe() ProbeResult_Probe {
+	if x != nil {
+		return x.Probe
+	}
+	return ProbeResult_PROBE_UNSPECIFIED
+}
+
+func (x *ProbeResult) GetFromId() string {
+	if x != nil {
+		return x.FromId
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetFromName() string {
+	if x != nil {
+		return x.FromName
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetToId() string {
+	if x != nil {
+		return x.ToId
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetToName() string {
+	if x != nil {
+		return x.ToName
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *ProbeResult) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *ProbeResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty is all.
@@ -1504,7 +2198,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[25]
+	mi := &file_minid_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +2210,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[25]
+	mi := &file_minid_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +2223,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchRequest) GetKinds() []Kind {
@@ -1564,7 +2258,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_minid_v1_control_proto_msgTypes[26]
+	mi := &file_minid_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +2270,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[26]
+	mi := &file_minid_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +2283,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchEvent) GetAction() WatchEvent_Action {
@@ -1627,7 +2321,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[27]
+	mi := &file_minid_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +2333,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[27]
+	mi := &file_minid_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +2346,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogsRequest) GetRef() string {
@@ -1701,7 +2395,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_minid_v1_control_proto_msgTypes[28]
+	mi := &file_minid_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2407,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[28]
+	mi := &file_minid_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2420,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogLine) GetAt() *timestamppb.Timestamp {
@@ -1801,7 +2495,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_minid_v1_control_proto_msgTypes[29]
+	mi := &file_minid_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +2507,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[29]
+	mi := &file_minid_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +2520,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExecInput) GetKind() isExecInput_Kind {
@@ -1933,7 +2627,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_minid_v1_control_proto_msgTypes[30]
+	mi := &file_minid_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2639,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[30]
+	mi := &file_minid_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2652,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExecStart) GetRef() string {
@@ -2027,7 +2721,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_minid_v1_control_proto_msgTypes[31]
+	mi := &file_minid_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2733,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[31]
+	mi := &file_minid_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2746,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WindowSize) GetWidth() uint32 {
@@ -2083,7 +2777,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_minid_v1_control_proto_msgTypes[32]
+	mi := &file_minid_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2789,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[32]
+	mi := &file_minid_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2802,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExecOutput) GetKind() isExecOutput_Kind {
@@ -2179,7 +2873,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_minid_v1_control_proto_msgTypes[33]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2885,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[33]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2898,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -2308,7 +3002,59 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\x06labels\x18\x03 \x03(\v2).minid.v1.UpdateLabelsRequest.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"r\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"A\n" +
+	"\x14CreateNetworkRequest\x12)\n" +
+	"\x04spec\x18\x01 \x01(\v2\x15.minid.v1.NetworkSpecR\x04spec\"`\n" +
+	"\x15CreateNetworkResponse\x12+\n" +
+	"\anetwork\x18\x01 \x01(\v2\x11.minid.v1.NetworkR\anetwork\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"E\n" +
+	"\x14ListNetworksResponse\x12-\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x11.minid.v1.NetworkR\bnetworks\"D\n" +
+	"\x15PruneNetworksResponse\x12+\n" +
+	"\aremoved\x18\x01 \x03(\v2\x11.minid.v1.NetworkR\aremoved\"\x9e\x01\n" +
+	"\rNetworkDetail\x12+\n" +
+	"\anetwork\x18\x01 \x01(\v2\x11.minid.v1.NetworkR\anetwork\x123\n" +
+	"\bservices\x18\x02 \x03(\v2\x17.minid.v1.NetworkMemberR\bservices\x12+\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x15.minid.v1.NetworkNodeR\x05nodes\"\xc9\x01\n" +
+	"\rNetworkMember\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04vips\x18\x03 \x03(\tR\x04vips\x12\x18\n" +
+	"\aaliases\x18\x04 \x03(\tR\aaliases\x12*\n" +
+	"\x05ports\x18\x05 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\x12+\n" +
+	"\x05tasks\x18\x06 \x03(\v2\x15.minid.v1.NetworkTaskR\x05tasks\"\xb0\x01\n" +
+	"\vNetworkTask\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x05 \x01(\tR\bnodeName\x12)\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x13.minid.v1.TaskStateR\x05state\"m\n" +
+	"\vNetworkNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12$\n" +
+	"\x0edata_path_addr\x18\x03 \x01(\tR\fdataPathAddr\x12\x14\n" +
+	"\x05tasks\x18\x04 \x01(\rR\x05tasks\"+\n" +
+	"\x13CheckNetworkRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xd7\x02\n" +
+	"\vProbeResult\x121\n" +
+	"\x05probe\x18\x01 \x01(\x0e2\x1b.minid.v1.ProbeResult.ProbeR\x05probe\x12\x17\n" +
+	"\afrom_id\x18\x02 \x01(\tR\x06fromId\x12\x1b\n" +
+	"\tfrom_name\x18\x03 \x01(\tR\bfromName\x12\x13\n" +
+	"\x05to_id\x18\x04 \x01(\tR\x04toId\x12\x17\n" +
+	"\ato_name\x18\x05 \x01(\tR\x06toName\x12\x12\n" +
+	"\x04what\x18\x06 \x01(\tR\x04what\x12\x0e\n" +
+	"\x02ok\x18\a \x01(\bR\x02ok\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\"u\n" +
+	"\x05Probe\x12\x15\n" +
+	"\x11PROBE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rPROBE_OVERLAY\x10\x01\x12\r\n" +
+	"\tPROBE_MTU\x10\x02\x12\x14\n" +
+	"\x10PROBE_ENCRYPTION\x10\x03\x12\r\n" +
+	"\tPROBE_DNS\x10\x04\x12\x0e\n" +
+	"\n" +
+	"PROBE_PORT\x10\x05\"r\n" +
 	"\fWatchRequest\x12$\n" +
 	"\x05kinds\x18\x01 \x03(\x0e2\x0e.minid.v1.KindR\x05kinds\x12\x1d\n" +
 	"\n" +
@@ -2369,7 +3115,7 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\x04kind\"4\n" +
 	"\bExecExit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error*\x80\x01\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error*\x92\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -2377,11 +3123,12 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\fKIND_SERVICE\x10\x03\x12\r\n" +
 	"\tKIND_TASK\x10\x04\x12\x0f\n" +
 	"\vKIND_SECRET\x10\x05\x12\x0f\n" +
-	"\vKIND_CONFIG\x10\x06*F\n" +
+	"\vKIND_CONFIG\x10\x06\x12\x10\n" +
+	"\fKIND_NETWORK\x10\a*F\n" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\x83\x0e\n" +
+	"\rSTREAM_STDERR\x10\x022\xea\x11\n" +
 	"\aControl\x12<\n" +
 	"\n" +
 	"GetCluster\x12\x1b.minid.v1.GetClusterRequest\x1a\x11.minid.v1.Cluster\x12B\n" +
@@ -2411,7 +3158,15 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\vListConfigs\x12\x15.minid.v1.ListRequest\x1a\x1d.minid.v1.ListConfigsResponse\x123\n" +
 	"\tGetConfig\x12\x14.minid.v1.GetRequest\x1a\x10.minid.v1.Config\x12?\n" +
 	"\fUpdateConfig\x12\x1d.minid.v1.UpdateLabelsRequest\x1a\x10.minid.v1.Config\x12A\n" +
-	"\fRemoveConfig\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x127\n" +
+	"\fRemoveConfig\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12P\n" +
+	"\rCreateNetwork\x12\x1e.minid.v1.CreateNetworkRequest\x1a\x1f.minid.v1.CreateNetworkResponse\x12E\n" +
+	"\fListNetworks\x12\x15.minid.v1.ListRequest\x1a\x1e.minid.v1.ListNetworksResponse\x125\n" +
+	"\n" +
+	"GetNetwork\x12\x14.minid.v1.GetRequest\x1a\x11.minid.v1.Network\x12@\n" +
+	"\x0fDescribeNetwork\x12\x14.minid.v1.GetRequest\x1a\x17.minid.v1.NetworkDetail\x12B\n" +
+	"\rRemoveNetwork\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12G\n" +
+	"\rPruneNetworks\x12\x15.minid.v1.ListRequest\x1a\x1f.minid.v1.PruneNetworksResponse\x12F\n" +
+	"\fCheckNetwork\x12\x1d.minid.v1.CheckNetworkRequest\x1a\x15.minid.v1.ProbeResult0\x01\x127\n" +
 	"\x05Watch\x12\x16.minid.v1.WatchRequest\x1a\x14.minid.v1.WatchEvent0\x01\x122\n" +
 	"\x04Logs\x12\x15.minid.v1.LogsRequest\x1a\x11.minid.v1.LogLine0\x01\x125\n" +
 	"\x04Exec\x12\x13.minid.v1.ExecInput\x1a\x14.minid.v1.ExecOutput(\x010\x01B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
@@ -2428,152 +3183,192 @@ func file_minid_v1_control_proto_rawDescGZIP() []byte {
 	return file_minid_v1_control_proto_rawDescData
 }
 
-var file_minid_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_minid_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_minid_v1_control_proto_goTypes = []any{
 	(Kind)(0),                      // 0: minid.v1.Kind
 	(Stream)(0),                    // 1: minid.v1.Stream
-	(WatchEvent_Action)(0),         // 2: minid.v1.WatchEvent.Action
-	(*GetClusterRequest)(nil),      // 3: minid.v1.GetClusterRequest
-	(*UpdateClusterRequest)(nil),   // 4: minid.v1.UpdateClusterRequest
-	(*RotateJoinTokenRequest)(nil), // 5: minid.v1.RotateJoinTokenRequest
-	(*GetRequest)(nil),             // 6: minid.v1.GetRequest
-	(*RemoveRequest)(nil),          // 7: minid.v1.RemoveRequest
-	(*RemoveResponse)(nil),         // 8: minid.v1.RemoveResponse
-	(*ListRequest)(nil),            // 9: minid.v1.ListRequest
-	(*Filter)(nil),                 // 10: minid.v1.Filter
-	(*ListNodesResponse)(nil),      // 11: minid.v1.ListNodesResponse
-	(*UpdateNodeRequest)(nil),      // 12: minid.v1.UpdateNodeRequest
-	(*RemoveNodeRequest)(nil),      // 13: minid.v1.RemoveNodeRequest
-	(*CreateServiceRequest)(nil),   // 14: minid.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil),  // 15: minid.v1.CreateServiceResponse
-	(*UpdateServiceRequest)(nil),   // 16: minid.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil),  // 17: minid.v1.UpdateServiceResponse
-	(*ListServicesResponse)(nil),   // 18: minid.v1.ListServicesResponse
-	(*ListTasksRequest)(nil),       // 19: minid.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 20: minid.v1.ListTasksResponse
-	(*Explanation)(nil),            // 21: minid.v1.Explanation
-	(*NodeVerdict)(nil),            // 22: minid.v1.NodeVerdict
-	(*CreateSecretRequest)(nil),    // 23: minid.v1.CreateSecretRequest
-	(*ListSecretsResponse)(nil),    // 24: minid.v1.ListSecretsResponse
-	(*CreateConfigRequest)(nil),    // 25: minid.v1.CreateConfigRequest
-	(*ListConfigsResponse)(nil),    // 26: minid.v1.ListConfigsResponse
-	(*UpdateLabelsRequest)(nil),    // 27: minid.v1.UpdateLabelsRequest
-	(*WatchRequest)(nil),           // 28: minid.v1.WatchRequest
-	(*WatchEvent)(nil),             // 29: minid.v1.WatchEvent
-	(*LogsRequest)(nil),            // 30: minid.v1.LogsRequest
-	(*LogLine)(nil),                // 31: minid.v1.LogLine
-	(*ExecInput)(nil),              // 32: minid.v1.ExecInput
-	(*ExecStart)(nil),              // 33: minid.v1.ExecStart
-	(*WindowSize)(nil),             // 34: minid.v1.WindowSize
-	(*ExecOutput)(nil),             // 35: minid.v1.ExecOutput
-	(*ExecExit)(nil),               // 36: minid.v1.ExecExit
-	nil,                            // 37: minid.v1.UpdateLabelsRequest.LabelsEntry
-	(*ClusterSpec)(nil),            // 38: minid.v1.ClusterSpec
-	(*Node)(nil),                   // 39: minid.v1.Node
-	(*NodeSpec)(nil),               // 40: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),            // 41: minid.v1.ServiceSpec
-	(*Service)(nil),                // 42: minid.v1.Service
-	(*Task)(nil),                   // 43: minid.v1.Task
-	(*SecretSpec)(nil),             // 44: minid.v1.SecretSpec
-	(*Secret)(nil),                 // 45: minid.v1.Secret
-	(*ConfigSpec)(nil),             // 46: minid.v1.ConfigSpec
-	(*Config)(nil),                 // 47: minid.v1.Config
-	(*Object)(nil),                 // 48: minid.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
-	(*Cluster)(nil),                // 50: minid.v1.Cluster
-	(*JoinTokens)(nil),             // 51: minid.v1.JoinTokens
+	(ProbeResult_Probe)(0),         // 2: minid.v1.ProbeResult.Probe
+	(WatchEvent_Action)(0),         // 3: minid.v1.WatchEvent.Action
+	(*GetClusterRequest)(nil),      // 4: minid.v1.GetClusterRequest
+	(*UpdateClusterRequest)(nil),   // 5: minid.v1.UpdateClusterRequest
+	(*RotateJoinTokenRequest)(nil), // 6: minid.v1.RotateJoinTokenRequest
+	(*GetRequest)(nil),             // 7: minid.v1.GetRequest
+	(*RemoveRequest)(nil),          // 8: minid.v1.RemoveRequest
+	(*RemoveResponse)(nil),         // 9: minid.v1.RemoveResponse
+	(*ListRequest)(nil),            // 10: minid.v1.ListRequest
+	(*Filter)(nil),                 // 11: minid.v1.Filter
+	(*ListNodesResponse)(nil),      // 12: minid.v1.ListNodesResponse
+	(*UpdateNodeRequest)(nil),      // 13: minid.v1.UpdateNodeRequest
+	(*RemoveNodeRequest)(nil),      // 14: minid.v1.RemoveNodeRequest
+	(*CreateServiceRequest)(nil),   // 15: minid.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),  // 16: minid.v1.CreateServiceResponse
+	(*UpdateServiceRequest)(nil),   // 17: minid.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),  // 18: minid.v1.UpdateServiceResponse
+	(*ListServicesResponse)(nil),   // 19: minid.v1.ListServicesResponse
+	(*ListTasksRequest)(nil),       // 20: minid.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 21: minid.v1.ListTasksResponse
+	(*Explanation)(nil),            // 22: minid.v1.Explanation
+	(*NodeVerdict)(nil),            // 23: minid.v1.NodeVerdict
+	(*CreateSecretRequest)(nil),    // 24: minid.v1.CreateSecretRequest
+	(*ListSecretsResponse)(nil),    // 25: minid.v1.ListSecretsResponse
+	(*CreateConfigRequest)(nil),    // 26: minid.v1.CreateConfigRequest
+	(*ListConfigsResponse)(nil),    // 27: minid.v1.ListConfigsResponse
+	(*UpdateLabelsRequest)(nil),    // 28: minid.v1.UpdateLabelsRequest
+	(*CreateNetworkRequest)(nil),   // 29: minid.v1.CreateNetworkRequest
+	(*CreateNetworkResponse)(nil),  // 30: minid.v1.CreateNetworkResponse
+	(*ListNetworksResponse)(nil),   // 31: minid.v1.ListNetworksResponse
+	(*PruneNetworksResponse)(nil),  // 32: minid.v1.PruneNetworksResponse
+	(*NetworkDetail)(nil),          // 33: minid.v1.NetworkDetail
+	(*NetworkMember)(nil),          // 34: minid.v1.NetworkMember
+	(*NetworkTask)(nil),            // 35: minid.v1.NetworkTask
+	(*NetworkNode)(nil),            // 36: minid.v1.NetworkNode
+	(*CheckNetworkRequest)(nil),    // 37: minid.v1.CheckNetworkRequest
+	(*ProbeResult)(nil),            // 38: minid.v1.ProbeResult
+	(*WatchRequest)(nil),           // 39: minid.v1.WatchRequest
+	(*WatchEvent)(nil),             // 40: minid.v1.WatchEvent
+	(*LogsRequest)(nil),            // 41: minid.v1.LogsRequest
+	(*LogLine)(nil),                // 42: minid.v1.LogLine
+	(*ExecInput)(nil),              // 43: minid.v1.ExecInput
+	(*ExecStart)(nil),              // 44: minid.v1.ExecStart
+	(*WindowSize)(nil),             // 45: minid.v1.WindowSize
+	(*ExecOutput)(nil),             // 46: minid.v1.ExecOutput
+	(*ExecExit)(nil),               // 47: minid.v1.ExecExit
+	nil,                            // 48: minid.v1.UpdateLabelsRequest.LabelsEntry
+	(*ClusterSpec)(nil),            // 49: minid.v1.ClusterSpec
+	(*Node)(nil),                   // 50: minid.v1.Node
+	(*NodeSpec)(nil),               // 51: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),            // 52: minid.v1.ServiceSpec
+	(*Service)(nil),                // 53: minid.v1.Service
+	(*Task)(nil),                   // 54: minid.v1.Task
+	(*SecretSpec)(nil),             // 55: minid.v1.SecretSpec
+	(*Secret)(nil),                 // 56: minid.v1.Secret
+	(*ConfigSpec)(nil),             // 57: minid.v1.ConfigSpec
+	(*Config)(nil),                 // 58: minid.v1.Config
+	(*NetworkSpec)(nil),            // 59: minid.v1.NetworkSpec
+	(*Network)(nil),                // 60: minid.v1.Network
+	(*PortConfig)(nil),             // 61: minid.v1.PortConfig
+	(TaskState)(0),                 // 62: minid.v1.TaskState
+	(*Object)(nil),                 // 63: minid.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 64: google.protobuf.Timestamp
+	(*Cluster)(nil),                // 65: minid.v1.Cluster
+	(*JoinTokens)(nil),             // 66: minid.v1.JoinTokens
 }
 var file_minid_v1_control_proto_depIdxs = []int32{
-	38, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
-	10, // 1: minid.v1.ListRequest.filters:type_name -> minid.v1.Filter
-	39, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
-	40, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
-	41, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	42, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
-	41, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	42, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
-	42, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
-	10, // 9: minid.v1.ListTasksRequest.filters:type_name -> minid.v1.Filter
-	43, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
-	43, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
-	22, // 12: minid.v1.Explanation.nodes:type_name -> minid.v1.NodeVerdict
-	44, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
-	45, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
-	46, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
-	47, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
-	37, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
-	0,  // 18: minid.v1.WatchRequest.kinds:type_name -> minid.v1.Kind
-	2,  // 19: minid.v1.WatchEvent.action:type_name -> minid.v1.WatchEvent.Action
-	48, // 20: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
-	49, // 21: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	49, // 22: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	1,  // 23: minid.v1.LogLine.stream:type_name -> minid.v1.Stream
-	33, // 24: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
-	34, // 25: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
-	34, // 26: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
-	36, // 27: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
-	3,  // 28: minid.v1.Control.GetCluster:input_type -> minid.v1.GetClusterRequest
-	4,  // 29: minid.v1.Control.UpdateCluster:input_type -> minid.v1.UpdateClusterRequest
-	5,  // 30: minid.v1.Control.RotateJoinToken:input_type -> minid.v1.RotateJoinTokenRequest
-	9,  // 31: minid.v1.Control.ListNodes:input_type -> minid.v1.ListRequest
-	6,  // 32: minid.v1.Control.GetNode:input_type -> minid.v1.GetRequest
-	12, // 33: minid.v1.Control.UpdateNode:input_type -> minid.v1.UpdateNodeRequest
-	13, // 34: minid.v1.Control.RemoveNode:input_type -> minid.v1.RemoveNodeRequest
-	14, // 35: minid.v1.Control.CreateService:input_type -> minid.v1.CreateServiceRequest
-	9,  // 36: minid.v1.Control.ListServices:input_type -> minid.v1.ListRequest
-	6,  // 37: minid.v1.Control.GetService:input_type -> minid.v1.GetRequest
-	16, // 38: minid.v1.Control.UpdateService:input_type -> minid.v1.UpdateServiceRequest
-	7,  // 39: minid.v1.Control.RemoveService:input_type -> minid.v1.RemoveRequest
-	19, // 40: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
-	6,  // 41: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
-	6,  // 42: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
-	23, // 43: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
-	9,  // 44: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
-	6,  // 45: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
-	27, // 46: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
-	7,  // 47: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
-	25, // 48: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
-	9,  // 49: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
-	6,  // 50: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
-	27, // 51: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
-	7,  // 52: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
-	28, // 53: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
-	30, // 54: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
-	32, // 55: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
-	50, // 56: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
-	50, // 57: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
-	51, // 58: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
-	11, // 59: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
-	39, // 60: minid.v1.Control.GetNode:output_type -> minid.v1.Node
-	39, // 61: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
-	8,  // 62: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
-	15, // 63: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
-	18, // 64: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
-	42, // 65: minid.v1.Control.GetService:output_type -> minid.v1.Service
-	17, // 66: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
-	8,  // 67: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
-	20, // 68: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
-	43, // 69: minid.v1.Control.GetTask:output_type -> minid.v1.Task
-	21, // 70: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
-	45, // 71: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
-	24, // 72: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
-	45, // 73: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
-	45, // 74: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
-	8,  // 75: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
-	47, // 76: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
-	26, // 77: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
-	47, // 78: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
-	47, // 79: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
-	8,  // 80: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
-	29, // 81: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
-	31, // 82: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
-	35, // 83: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
-	56, // [56:84] is the sub-list for method output_type
-	28, // [28:56] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	49, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
+	11, // 1: minid.v1.ListRequest.filters:type_name -> minid.v1.Filter
+	50, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
+	51, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
+	52, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	53, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
+	52, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	53, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
+	53, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
+	11, // 9: minid.v1.ListTasksRequest.filters:type_name -> minid.v1.Filter
+	54, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
+	54, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
+	23, // 12: minid.v1.Explanation.nodes:type_name -> minid.v1.NodeVerdict
+	55, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
+	56, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
+	57, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
+	58, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
+	48, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
+	59, // 18: minid.v1.CreateNetworkRequest.spec:type_name -> minid.v1.NetworkSpec
+	60, // 19: minid.v1.CreateNetworkResponse.network:type_name -> minid.v1.Network
+	60, // 20: minid.v1.ListNetworksResponse.networks:type_name -> minid.v1.Network
+	60, // 21: minid.v1.PruneNetworksResponse.removed:type_name -> minid.v1.Network
+	60, // 22: minid.v1.NetworkDetail.network:type_name -> minid.v1.Network
+	34, // 23: minid.v1.NetworkDetail.services:type_name -> minid.v1.NetworkMember
+	36, // 24: minid.v1.NetworkDetail.nodes:type_name -> minid.v1.NetworkNode
+	61, // 25: minid.v1.NetworkMember.ports:type_name -> minid.v1.PortConfig
+	35, // 26: minid.v1.NetworkMember.tasks:type_name -> minid.v1.NetworkTask
+	62, // 27: minid.v1.NetworkTask.state:type_name -> minid.v1.TaskState
+	2,  // 28: minid.v1.ProbeResult.probe:type_name -> minid.v1.ProbeResult.Probe
+	0,  // 29: minid.v1.WatchRequest.kinds:type_name -> minid.v1.Kind
+	3,  // 30: minid.v1.WatchEvent.action:type_name -> minid.v1.WatchEvent.Action
+	63, // 31: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
+	64, // 32: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	64, // 33: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	1,  // 34: minid.v1.LogLine.stream:type_name -> minid.v1.Stream
+	44, // 35: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
+	45, // 36: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
+	45, // 37: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
+	47, // 38: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
+	4,  // 39: minid.v1.Control.GetCluster:input_type -> minid.v1.GetClusterRequest
+	5,  // 40: minid.v1.Control.UpdateCluster:input_type -> minid.v1.UpdateClusterRequest
+	6,  // 41: minid.v1.Control.RotateJoinToken:input_type -> minid.v1.RotateJoinTokenRequest
+	10, // 42: minid.v1.Control.ListNodes:input_type -> minid.v1.ListRequest
+	7,  // 43: minid.v1.Control.GetNode:input_type -> minid.v1.GetRequest
+	13, // 44: minid.v1.Control.UpdateNode:input_type -> minid.v1.UpdateNodeRequest
+	14, // 45: minid.v1.Control.RemoveNode:input_type -> minid.v1.RemoveNodeRequest
+	15, // 46: minid.v1.Control.CreateService:input_type -> minid.v1.CreateServiceRequest
+	10, // 47: minid.v1.Control.ListServices:input_type -> minid.v1.ListRequest
+	7,  // 48: minid.v1.Control.GetService:input_type -> minid.v1.GetRequest
+	17, // 49: minid.v1.Control.UpdateService:input_type -> minid.v1.UpdateServiceRequest
+	8,  // 50: minid.v1.Control.RemoveService:input_type -> minid.v1.RemoveRequest
+	20, // 51: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
+	7,  // 52: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
+	7,  // 53: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
+	24, // 54: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
+	10, // 55: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
+	7,  // 56: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
+	28, // 57: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 58: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
+	26, // 59: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
+	10, // 60: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
+	7,  // 61: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
+	28, // 62: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 63: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
+	29, // 64: minid.v1.Control.CreateNetwork:input_type -> minid.v1.CreateNetworkRequest
+	10, // 65: minid.v1.Control.ListNetworks:input_type -> minid.v1.ListRequest
+	7,  // 66: minid.v1.Control.GetNetwork:input_type -> minid.v1.GetRequest
+	7,  // 67: minid.v1.Control.DescribeNetwork:input_type -> minid.v1.GetRequest
+	8,  // 68: minid.v1.Control.RemoveNetwork:input_type -> minid.v1.RemoveRequest
+	10, // 69: minid.v1.Control.PruneNetworks:input_type -> minid.v1.ListRequest
+	37, // 70: minid.v1.Control.CheckNetwork:input_type -> minid.v1.CheckNetworkRequest
+	39, // 71: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
+	41, // 72: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
+	43, // 73: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
+	65, // 74: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
+	65, // 75: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
+	66, // 76: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
+	12, // 77: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
+	50, // 78: minid.v1.Control.GetNode:output_type -> minid.v1.Node
+	50, // 79: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
+	9,  // 80: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
+	16, // 81: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
+	19, // 82: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
+	53, // 83: minid.v1.Control.GetService:output_type -> minid.v1.Service
+	18, // 84: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
+	9,  // 85: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
+	21, // 86: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
+	54, // 87: minid.v1.Control.GetTask:output_type -> minid.v1.Task
+	22, // 88: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
+	56, // 89: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
+	25, // 90: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
+	56, // 91: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
+	56, // 92: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
+	9,  // 93: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
+	58, // 94: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
+	27, // 95: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
+	58, // 96: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
+	58, // 97: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
+	9,  // 98: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
+	30, // 99: minid.v1.Control.CreateNetwork:output_type -> minid.v1.CreateNetworkResponse
+	31, // 100: minid.v1.Control.ListNetworks:output_type -> minid.v1.ListNetworksResponse
+	60, // 101: minid.v1.Control.GetNetwork:output_type -> minid.v1.Network
+	33, // 102: minid.v1.Control.DescribeNetwork:output_type -> minid.v1.NetworkDetail
+	9,  // 103: minid.v1.Control.RemoveNetwork:output_type -> minid.v1.RemoveResponse
+	32, // 104: minid.v1.Control.PruneNetworks:output_type -> minid.v1.PruneNetworksResponse
+	38, // 105: minid.v1.Control.CheckNetwork:output_type -> minid.v1.ProbeResult
+	40, // 106: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
+	42, // 107: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
+	46, // 108: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
+	74, // [74:109] is the sub-list for method output_type
+	39, // [39:74] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_control_proto_init() }
@@ -2583,14 +3378,14 @@ func file_minid_v1_control_proto_init() {
 	}
 	file_minid_v1_objects_proto_init()
 	file_minid_v1_specs_proto_init()
-	file_minid_v1_control_proto_msgTypes[29].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[39].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),
 		(*ExecInput_CloseStdin)(nil),
 		(*ExecInput_Resize)(nil),
 		(*ExecInput_Signal)(nil),
 	}
-	file_minid_v1_control_proto_msgTypes[32].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[42].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_Exit)(nil),
@@ -2600,8 +3395,8 @@ func file_minid_v1_control_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_control_proto_rawDesc), len(file_minid_v1_control_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   35,
+			NumEnums:      4,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

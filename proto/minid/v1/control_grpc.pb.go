@@ -47,6 +47,13 @@ const (
 	Control_GetConfig_FullMethodName       = "/minid.v1.Control/GetConfig"
 	Control_UpdateConfig_FullMethodName    = "/minid.v1.Control/UpdateConfig"
 	Control_RemoveConfig_FullMethodName    = "/minid.v1.Control/RemoveConfig"
+	Control_CreateNetwork_FullMethodName   = "/minid.v1.Control/CreateNetwork"
+	Control_ListNetworks_FullMethodName    = "/minid.v1.Control/ListNetworks"
+	Control_GetNetwork_FullMethodName      = "/minid.v1.Control/GetNetwork"
+	Control_DescribeNetwork_FullMethodName = "/minid.v1.Control/DescribeNetwork"
+	Control_RemoveNetwork_FullMethodName   = "/minid.v1.Control/RemoveNetwork"
+	Control_PruneNetworks_FullMethodName   = "/minid.v1.Control/PruneNetworks"
+	Control_CheckNetwork_FullMethodName    = "/minid.v1.Control/CheckNetwork"
 	Control_Watch_FullMethodName           = "/minid.v1.Control/Watch"
 	Control_Logs_FullMethodName            = "/minid.v1.Control/Logs"
 	Control_Exec_FullMethodName            = "/minid.v1.Control/Exec"
@@ -85,6 +92,16 @@ type ControlClient interface {
 	GetConfig(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Config, error)
 	UpdateConfig(ctx context.Context, in *UpdateLabelsRequest, opts ...grpc.CallOption) (*Config, error)
 	RemoveConfig(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	CreateNetwork(ctx context.Context, in *CreateNetworkRequest, opts ...grpc.CallOption) (*CreateNetworkResponse, error)
+	ListNetworks(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListNetworksResponse, error)
+	GetNetwork(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Network, error)
+	// What is on a network: services with their addresses, tasks, nodes.
+	DescribeNetwork(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*NetworkDetail, error)
+	RemoveNetwork(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	// Removes every network that nothing uses.
+	PruneNetworks(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*PruneNetworksResponse, error)
+	// Lets every node probe every other one, and streams what they find.
+	CheckNetwork(ctx context.Context, in *CheckNetworkRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProbeResult], error)
 	// A snapshot of the chosen kinds, one SYNCED event, then every later change;
 	// no gap, no repeat. With from_index, only the changes after it, or
 	// OUT_OF_RANGE when the manager no longer has them.
@@ -353,9 +370,88 @@ func (c *controlClient) RemoveConfig(ctx context.Context, in *RemoveRequest, opt
 	return out, nil
 }
 
+func (c *controlClient) CreateNetwork(ctx context.Context, in *CreateNetworkRequest, opts ...grpc.CallOption) (*CreateNetworkResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateNetworkResponse)
+	err := c.cc.Invoke(ctx, Control_CreateNetwork_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ListNetworks(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListNetworksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNetworksResponse)
+	err := c.cc.Invoke(ctx, Control_ListNetworks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) GetNetwork(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Network, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Network)
+	err := c.cc.Invoke(ctx, Control_GetNetwork_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) DescribeNetwork(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*NetworkDetail, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NetworkDetail)
+	err := c.cc.Invoke(ctx, Control_DescribeNetwork_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RemoveNetwork(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveResponse)
+	err := c.cc.Invoke(ctx, Control_RemoveNetwork_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) PruneNetworks(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*PruneNetworksResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PruneNetworksResponse)
+	err := c.cc.Invoke(ctx, Control_PruneNetworks_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) CheckNetwork(ctx context.Context, in *CheckNetworkRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ProbeResult], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_CheckNetwork_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CheckNetworkRequest, ProbeResult]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckNetworkClient = grpc.ServerStreamingClient[ProbeResult]
+
 func (c *controlClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -374,7 +470,7 @@ type Control_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 
 func (c *controlClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_Logs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Logs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -393,7 +489,7 @@ type Control_LogsClient = grpc.ServerStreamingClient[LogLine]
 
 func (c *controlClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecInput, ExecOutput], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Exec_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Exec_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -437,6 +533,16 @@ type ControlServer interface {
 	GetConfig(context.Context, *GetRequest) (*Config, error)
 	UpdateConfig(context.Context, *UpdateLabelsRequest) (*Config, error)
 	RemoveConfig(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	CreateNetwork(context.Context, *CreateNetworkRequest) (*CreateNetworkResponse, error)
+	ListNetworks(context.Context, *ListRequest) (*ListNetworksResponse, error)
+	GetNetwork(context.Context, *GetRequest) (*Network, error)
+	// What is on a network: services with their addresses, tasks, nodes.
+	DescribeNetwork(context.Context, *GetRequest) (*NetworkDetail, error)
+	RemoveNetwork(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	// Removes every network that nothing uses.
+	PruneNetworks(context.Context, *ListRequest) (*PruneNetworksResponse, error)
+	// Lets every node probe every other one, and streams what they find.
+	CheckNetwork(*CheckNetworkRequest, grpc.ServerStreamingServer[ProbeResult]) error
 	// A snapshot of the chosen kinds, one SYNCED event, then every later change;
 	// no gap, no repeat. With from_index, only the changes after it, or
 	// OUT_OF_RANGE when the manager no longer has them.
@@ -529,6 +635,27 @@ func (UnimplementedControlServer) UpdateConfig(context.Context, *UpdateLabelsReq
 }
 func (UnimplementedControlServer) RemoveConfig(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveConfig not implemented")
+}
+func (UnimplementedControlServer) CreateNetwork(context.Context, *CreateNetworkRequest) (*CreateNetworkResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateNetwork not implemented")
+}
+func (UnimplementedControlServer) ListNetworks(context.Context, *ListRequest) (*ListNetworksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNetworks not implemented")
+}
+func (UnimplementedControlServer) GetNetwork(context.Context, *GetRequest) (*Network, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNetwork not implemented")
+}
+func (UnimplementedControlServer) DescribeNetwork(context.Context, *GetRequest) (*NetworkDetail, error) {
+	return nil, status.Error(codes.Unimplemented, "method DescribeNetwork not implemented")
+}
+func (UnimplementedControlServer) RemoveNetwork(context.Context, *RemoveRequest) (*RemoveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNetwork not implemented")
+}
+func (UnimplementedControlServer) PruneNetworks(context.Context, *ListRequest) (*PruneNetworksResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PruneNetworks not implemented")
+}
+func (UnimplementedControlServer) CheckNetwork(*CheckNetworkRequest, grpc.ServerStreamingServer[ProbeResult]) error {
+	return status.Error(codes.Unimplemented, "method CheckNetwork not implemented")
 }
 func (UnimplementedControlServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -1010,6 +1137,125 @@ func _Control_RemoveConfig_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_CreateNetwork_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateNetworkRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).CreateNetwork(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_CreateNetwork_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).CreateNetwork(ctx, req.(*CreateNetworkRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ListNetworks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ListNetworks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ListNetworks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ListNetworks(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_GetNetwork_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetNetwork(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetNetwork_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetNetwork(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_DescribeNetwork_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).DescribeNetwork(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_DescribeNetwork_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).DescribeNetwork(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RemoveNetwork_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RemoveNetwork(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RemoveNetwork_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RemoveNetwork(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_PruneNetworks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).PruneNetworks(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_PruneNetworks_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).PruneNetworks(ctx, req.(*ListRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_CheckNetwork_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CheckNetworkRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).CheckNetwork(m, &grpc.GenericServerStream[CheckNetworkRequest, ProbeResult]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_CheckNetworkServer = grpc.ServerStreamingServer[ProbeResult]
+
 func _Control_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1146,8 +1392,37 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveConfig",
 			Handler:    _Control_RemoveConfig_Handler,
 		},
+		{
+			MethodName: "CreateNetwork",
+			Handler:    _Control_CreateNetwork_Handler,
+		},
+		{
+			MethodName: "ListNetworks",
+			Handler:    _Control_ListNetworks_Handler,
+		},
+		{
+			MethodName: "GetNetwork",
+			Handler:    _Control_GetNetwork_Handler,
+		},
+		{
+			MethodName: "DescribeNetwork",
+			Handler:    _Control_DescribeNetwork_Handler,
+		},
+		{
+			MethodName: "RemoveNetwork",
+			Handler:    _Control_RemoveNetwork_Handler,
+		},
+		{
+			MethodName: "PruneNetworks",
+			Handler:    _Control_PruneNetworks_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "CheckNetwork",
+			Handler:       _Control_CheckNetwork_Handler,
+			ServerStreams: true,
+		},
 		{
 			StreamName:    "Watch",
 			Handler:       _Control_Watch_Handler,

@@ -25,6 +25,83 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ItemKind names what an Assignment holds; behind it, the form of its key's id.
+type ItemKind int32
+
+const (
+	ItemKind_ITEM_KIND_UNSPECIFIED ItemKind = 0
+	ItemKind_ITEM_KIND_TASK        ItemKind = 1  // id
+	ItemKind_ITEM_KIND_SPEC        ItemKind = 2  // SERVICE_ID@VERSION
+	ItemKind_ITEM_KIND_SECRET      ItemKind = 3  // id
+	ItemKind_ITEM_KIND_CONFIG      ItemKind = 4  // id
+	ItemKind_ITEM_KIND_NETWORK     ItemKind = 5  // id
+	ItemKind_ITEM_KIND_SERVICE     ItemKind = 6  // SERVICE_ID@NETWORK_ID
+	ItemKind_ITEM_KIND_ENDPOINT    ItemKind = 7  // TASK_ID@NETWORK_ID
+	ItemKind_ITEM_KIND_PEER        ItemKind = 8  // node id
+	ItemKind_ITEM_KIND_PUBLISHED   ItemKind = 9  // service id
+	ItemKind_ITEM_KIND_BACKEND     ItemKind = 10 // SERVICE_ID@NODE_ID
+	ItemKind_ITEM_KIND_KEYS        ItemKind = 11 // empty
+)
+
+// Enum value maps for ItemKind.
+var (
+	ItemKind_name = map[int32]string{
+		0:  "ITEM_KIND_UNSPECIFIED",
+		1:  "ITEM_KIND_TASK",
+		2:  "ITEM_KIND_SPEC",
+		3:  "ITEM_KIND_SECRET",
+		4:  "ITEM_KIND_CONFIG",
+		5:  "ITEM_KIND_NETWORK",
+		6:  "ITEM_KIND_SERVICE",
+		7:  "ITEM_KIND_ENDPOINT",
+		8:  "ITEM_KIND_PEER",
+		9:  "ITEM_KIND_PUBLISHED",
+		10: "ITEM_KIND_BACKEND",
+		11: "ITEM_KIND_KEYS",
+	}
+	ItemKind_value = map[string]int32{
+		"ITEM_KIND_UNSPECIFIED": 0,
+		"ITEM_KIND_TASK":        1,
+		"ITEM_KIND_SPEC":        2,
+		"ITEM_KIND_SECRET":      3,
+		"ITEM_KIND_CONFIG":      4,
+		"ITEM_KIND_NETWORK":     5,
+		"ITEM_KIND_SERVICE":     6,
+		"ITEM_KIND_ENDPOINT":    7,
+		"ITEM_KIND_PEER":        8,
+		"ITEM_KIND_PUBLISHED":   9,
+		"ITEM_KIND_BACKEND":     10,
+		"ITEM_KIND_KEYS":        11,
+	}
+)
+
+func (x ItemKind) Enum() *ItemKind {
+	p := new(ItemKind)
+	*p = x
+	return p
+}
+
+func (x ItemKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ItemKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_dispatcher_proto_enumTypes[0].Descriptor()
+}
+
+func (ItemKind) Type() protoreflect.EnumType {
+	return &file_minid_v1_dispatcher_proto_enumTypes[0]
+}
+
+func (x ItemKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ItemKind.Descriptor instead.
+func (ItemKind) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{0}
+}
+
 // NotLeader is an error detail: where the leader is, empty if unknown.
 type NotLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -771,6 +848,13 @@ type Assignment struct {
 	//	*Assignment_Spec
 	//	*Assignment_Secret
 	//	*Assignment_Config
+	//	*Assignment_Network
+	//	*Assignment_Service
+	//	*Assignment_Endpoint
+	//	*Assignment_Peer
+	//	*Assignment_Published
+	//	*Assignment_Backend
+	//	*Assignment_Keys
 	Kind          isAssignment_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -849,6 +933,69 @@ func (x *Assignment) GetConfig() *Config {
 	return nil
 }
 
+func (x *Assignment) GetNetwork() *AssignedNetwork {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetService() *NetworkService {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Service); ok {
+			return x.Service
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetEndpoint() *NetworkEndpoint {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Endpoint); ok {
+			return x.Endpoint
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetPeer() *NetworkPeer {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Peer); ok {
+			return x.Peer
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetPublished() *PublishedService {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Published); ok {
+			return x.Published
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetBackend() *PublishedBackend {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Backend); ok {
+			return x.Backend
+		}
+	}
+	return nil
+}
+
+func (x *Assignment) GetKeys() *NetworkKeys {
+	if x != nil {
+		if x, ok := x.Kind.(*Assignment_Keys); ok {
+			return x.Keys
+		}
+	}
+	return nil
+}
+
 type isAssignment_Kind interface {
 	isAssignment_Kind()
 }
@@ -869,6 +1016,34 @@ type Assignment_Config struct {
 	Config *Config `protobuf:"bytes,4,opt,name=config,proto3,oneof"`
 }
 
+type Assignment_Network struct {
+	Network *AssignedNetwork `protobuf:"bytes,5,opt,name=network,proto3,oneof"`
+}
+
+type Assignment_Service struct {
+	Service *NetworkService `protobuf:"bytes,6,opt,name=service,proto3,oneof"`
+}
+
+type Assignment_Endpoint struct {
+	Endpoint *NetworkEndpoint `protobuf:"bytes,7,opt,name=endpoint,proto3,oneof"`
+}
+
+type Assignment_Peer struct {
+	Peer *NetworkPeer `protobuf:"bytes,8,opt,name=peer,proto3,oneof"`
+}
+
+type Assignment_Published struct {
+	Published *PublishedService `protobuf:"bytes,9,opt,name=published,proto3,oneof"`
+}
+
+type Assignment_Backend struct {
+	Backend *PublishedBackend `protobuf:"bytes,10,opt,name=backend,proto3,oneof"`
+}
+
+type Assignment_Keys struct {
+	Keys *NetworkKeys `protobuf:"bytes,11,opt,name=keys,proto3,oneof"`
+}
+
 func (*Assignment_Task) isAssignment_Kind() {}
 
 func (*Assignment_Spec) isAssignment_Kind() {}
@@ -877,10 +1052,24 @@ func (*Assignment_Secret) isAssignment_Kind() {}
 
 func (*Assignment_Config) isAssignment_Kind() {}
 
+func (*Assignment_Network) isAssignment_Kind() {}
+
+func (*Assignment_Service) isAssignment_Kind() {}
+
+func (*Assignment_Endpoint) isAssignment_Kind() {}
+
+func (*Assignment_Peer) isAssignment_Kind() {}
+
+func (*Assignment_Published) isAssignment_Kind() {}
+
+func (*Assignment_Backend) isAssignment_Kind() {}
+
+func (*Assignment_Keys) isAssignment_Kind() {}
+
 type AssignmentKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Kind  Kind                   `protobuf:"varint,1,opt,name=kind,proto3,enum=minid.v1.Kind" json:"kind,omitempty"`
-	// Of specs (KIND_SERVICE): "SERVICE_ID@VERSION".
+	Kind  ItemKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=minid.v1.ItemKind" json:"kind,omitempty"`
+	// As said at each ItemKind.
 	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -916,11 +1105,11 @@ func (*AssignmentKey) Descriptor() ([]byte, []int) {
 	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *AssignmentKey) GetKind() Kind {
+func (x *AssignmentKey) GetKind() ItemKind {
 	if x != nil {
 		return x.Kind
 	}
-	return Kind_KIND_UNSPECIFIED
+	return ItemKind_ITEM_KIND_UNSPECIFIED
 }
 
 func (x *AssignmentKey) GetId() string {
@@ -938,7 +1127,8 @@ type AssignedTask struct {
 	Slot         uint64                 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
 	DesiredState TaskState              `protobuf:"varint,5,opt,name=desired_state,json=desiredState,proto3,enum=minid.v1.TaskState" json:"desired_state,omitempty"`
 	// What the managers believe; an agent that knows the task ignores it.
-	ObservedState TaskState `protobuf:"varint,6,opt,name=observed_state,json=observedState,proto3,enum=minid.v1.TaskState" json:"observed_state,omitempty"`
+	ObservedState TaskState      `protobuf:"varint,6,opt,name=observed_state,json=observedState,proto3,enum=minid.v1.TaskState" json:"observed_state,omitempty"`
+	Addresses     []*TaskAddress `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1013,6 +1203,13 @@ func (x *AssignedTask) GetObservedState() TaskState {
 		return x.ObservedState
 	}
 	return TaskState_TASK_STATE_NEW
+}
+
+func (x *AssignedTask) GetAddresses() []*TaskAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
 }
 
 // AssignedSpec is one version of one service's task spec, sent once per node.
@@ -1092,6 +1289,515 @@ func (x *AssignedSpec) GetTask() *TaskSpec {
 	return nil
 }
 
+// AssignedNetwork is a network that tasks of the node are on; the ingress
+// network goes to every node.
+type AssignedNetwork struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Id         string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Spec       *NetworkSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Allocation *NetworkAllocation     `protobuf:"bytes,3,opt,name=allocation,proto3" json:"allocation,omitempty"`
+	// UDP port of the cluster's VXLAN.
+	DataPathPort  uint32 `protobuf:"varint,4,opt,name=data_path_port,json=dataPathPort,proto3" json:"data_path_port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignedNetwork) Reset() {
+	*x = AssignedNetwork{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignedNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignedNetwork) ProtoMessage() {}
+
+func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignedNetwork.ProtoReflect.Descriptor instead.
+func (*AssignedNetwork) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AssignedNetwork) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AssignedNetwork) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *AssignedNetwork) GetAllocation() *NetworkAllocation {
+	if x != nil {
+		return x.Allocation
+	}
+	return nil
+}
+
+func (x *AssignedNetwork) GetDataPathPort() uint32 {
+	if x != nil {
+		return x.DataPathPort
+	}
+	return 0
+}
+
+// NetworkService is a service on a network that the node has.
+type NetworkService struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	NetworkId string                 `protobuf:"bytes,2,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Aliases   []string               `protobuf:"bytes,4,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// None with DNSRR.
+	Vips []string `protobuf:"bytes,5,rep,name=vips,proto3" json:"vips,omitempty"`
+	// All its ports, for SRV records.
+	Ports         []*PortConfig `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkService) Reset() {
+	*x = NetworkService{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkService) ProtoMessage() {}
+
+func (x *NetworkService) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkService.ProtoReflect.Descriptor instead.
+func (*NetworkService) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NetworkService) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *NetworkService) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkService) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkService) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *NetworkService) GetVips() []string {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+func (x *NetworkService) GetPorts() []*PortConfig {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// NetworkEndpoint is a placed task, of any node, on a network that the node
+// has. It is there until the task has ended. For networks of driver bridge only
+// the node's own are sent.
+type NetworkEndpoint struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	TaskId    string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	NetworkId string                 `protobuf:"bytes,2,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	ServiceId string                 `protobuf:"bytes,3,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// 0 for global services.
+	Slot   uint64 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
+	NodeId string `protobuf:"bytes,5,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Without the subnet's length.
+	Addresses []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// New connections may go to it: it runs and is to go on running.
+	Serving       bool `protobuf:"varint,7,opt,name=serving,proto3" json:"serving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkEndpoint) Reset() {
+	*x = NetworkEndpoint{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkEndpoint) ProtoMessage() {}
+
+func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
+func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *NetworkEndpoint) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *NetworkEndpoint) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkEndpoint) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+// NetworkPeer is a node of the cluster, this one included.
+type NetworkPeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	DataPathAddr  string                 `protobuf:"bytes,3,opt,name=data_path_addr,json=dataPathAddr,proto3" json:"data_path_addr,omitempty"`
+	MeshNumber    uint32                 `protobuf:"varint,4,opt,name=mesh_number,json=meshNumber,proto3" json:"mesh_number,omitempty"`
+	WireguardKey  []byte                 `protobuf:"bytes,5,opt,name=wireguard_key,json=wireguardKey,proto3" json:"wireguard_key,omitempty"`
+	DataPathMtu   uint32                 `protobuf:"varint,6,opt,name=data_path_mtu,json=dataPathMtu,proto3" json:"data_path_mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkPeer) Reset() {
+	*x = NetworkPeer{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkPeer) ProtoMessage() {}
+
+func (x *NetworkPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkPeer.ProtoReflect.Descriptor instead.
+func (*NetworkPeer) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *NetworkPeer) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NetworkPeer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkPeer) GetDataPathAddr() string {
+	if x != nil {
+		return x.DataPathAddr
+	}
+	return ""
+}
+
+func (x *NetworkPeer) GetMeshNumber() uint32 {
+	if x != nil {
+		return x.MeshNumber
+	}
+	return 0
+}
+
+func (x *NetworkPeer) GetWireguardKey() []byte {
+	if x != nil {
+		return x.WireguardKey
+	}
+	return nil
+}
+
+func (x *NetworkPeer) GetDataPathMtu() uint32 {
+	if x != nil {
+		return x.DataPathMtu
+	}
+	return 0
+}
+
+// PublishedService goes to every node, for each answers on every published port.
+type PublishedService struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Those of mode ingress.
+	Ports         []*PortConfig `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishedService) Reset() {
+	*x = PublishedService{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishedService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishedService) ProtoMessage() {}
+
+func (x *PublishedService) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishedService.ProtoReflect.Descriptor instead.
+func (*PublishedService) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PublishedService) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *PublishedService) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PublishedService) GetPorts() []*PortConfig {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// PublishedBackend tells how many tasks of a published service serve on a node.
+type PublishedBackend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ServiceId     string                 `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Serving       uint32                 `protobuf:"varint,3,opt,name=serving,proto3" json:"serving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishedBackend) Reset() {
+	*x = PublishedBackend{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishedBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishedBackend) ProtoMessage() {}
+
+func (x *PublishedBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishedBackend.ProtoReflect.Descriptor instead.
+func (*PublishedBackend) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PublishedBackend) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *PublishedBackend) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *PublishedBackend) GetServing() uint32 {
+	if x != nil {
+		return x.Serving
+	}
+	return 0
+}
+
+// NetworkKeys go to nodes with an encrypted network; the newest last.
+type NetworkKeys struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keys          []*NetworkKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkKeys) Reset() {
+	*x = NetworkKeys{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkKeys) ProtoMessage() {}
+
+func (x *NetworkKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkKeys.ProtoReflect.Descriptor instead.
+func (*NetworkKeys) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *NetworkKeys) GetKeys() []*NetworkKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 // Attach asks the agent to open an Attach stream.
 type Attach struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1100,6 +1806,7 @@ type Attach struct {
 	//
 	//	*Attach_Logs
 	//	*Attach_Exec
+	//	*Attach_Probe
 	Kind          isAttach_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1107,7 +1814,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1826,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1839,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Attach) GetId() string {
@@ -1167,6 +1874,15 @@ func (x *Attach) GetExec() *ExecAttach {
 	return nil
 }
 
+func (x *Attach) GetProbe() *ProbeAttach {
+	if x != nil {
+		if x, ok := x.Kind.(*Attach_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
 type isAttach_Kind interface {
 	isAttach_Kind()
 }
@@ -1179,9 +1895,61 @@ type Attach_Exec struct {
 	Exec *ExecAttach `protobuf:"bytes,3,opt,name=exec,proto3,oneof"`
 }
 
+type Attach_Probe struct {
+	Probe *ProbeAttach `protobuf:"bytes,4,opt,name=probe,proto3,oneof"`
+}
+
 func (*Attach_Logs) isAttach_Kind() {}
 
 func (*Attach_Exec) isAttach_Kind() {}
+
+func (*Attach_Probe) isAttach_Kind() {}
+
+// ProbeAttach asks a node to probe the network.
+type ProbeAttach struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The nodes to probe; empty is all peers.
+	NodeIds       []string `protobuf:"bytes,1,rep,name=node_ids,json=nodeIds,proto3" json:"node_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeAttach) Reset() {
+	*x = ProbeAttach{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeAttach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeAttach) ProtoMessage() {}
+
+func (x *ProbeAttach) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeAttach.ProtoReflect.Descriptor instead.
+func (*ProbeAttach) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ProbeAttach) GetNodeIds() []string {
+	if x != nil {
+		return x.NodeIds
+	}
+	return nil
+}
 
 type LogsAttach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1195,7 +1963,7 @@ type LogsAttach struct {
 
 func (x *LogsAttach) Reset() {
 	*x = LogsAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1975,7 @@ func (x *LogsAttach) String() string {
 func (*LogsAttach) ProtoMessage() {}
 
 func (x *LogsAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1988,7 @@ func (x *LogsAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsAttach.ProtoReflect.Descriptor instead.
 func (*LogsAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogsAttach) GetTaskId() string {
@@ -1261,7 +2029,7 @@ type ExecAttach struct {
 
 func (x *ExecAttach) Reset() {
 	*x = ExecAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +2041,7 @@ func (x *ExecAttach) String() string {
 func (*ExecAttach) ProtoMessage() {}
 
 func (x *ExecAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +2054,7 @@ func (x *ExecAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecAttach.ProtoReflect.Descriptor instead.
 func (*ExecAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecAttach) GetTaskId() string {
@@ -1311,6 +2079,7 @@ type AttachUp struct {
 	//	*AttachUp_Logs
 	//	*AttachUp_Exec
 	//	*AttachUp_Error
+	//	*AttachUp_Probe
 	Kind          isAttachUp_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1318,7 +2087,7 @@ type AttachUp struct {
 
 func (x *AttachUp) Reset() {
 	*x = AttachUp{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +2099,7 @@ func (x *AttachUp) String() string {
 func (*AttachUp) ProtoMessage() {}
 
 func (x *AttachUp) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +2112,7 @@ func (x *AttachUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachUp.ProtoReflect.Descriptor instead.
 func (*AttachUp) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttachUp) GetKind() isAttachUp_Kind {
@@ -1389,6 +2158,15 @@ func (x *AttachUp) GetError() string {
 	return ""
 }
 
+func (x *AttachUp) GetProbe() *ProbeResult {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachUp_Probe); ok {
+			return x.Probe
+		}
+	}
+	return nil
+}
+
 type isAttachUp_Kind interface {
 	isAttachUp_Kind()
 }
@@ -1411,6 +2189,10 @@ type AttachUp_Error struct {
 	Error string `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
 }
 
+type AttachUp_Probe struct {
+	Probe *ProbeResult `protobuf:"bytes,5,opt,name=probe,proto3,oneof"`
+}
+
 func (*AttachUp_Open) isAttachUp_Kind() {}
 
 func (*AttachUp_Logs) isAttachUp_Kind() {}
@@ -1418,6 +2200,8 @@ func (*AttachUp_Logs) isAttachUp_Kind() {}
 func (*AttachUp_Exec) isAttachUp_Kind() {}
 
 func (*AttachUp_Error) isAttachUp_Kind() {}
+
+func (*AttachUp_Probe) isAttachUp_Kind() {}
 
 type LogBatch struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1430,7 +2214,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +2226,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +2239,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LogBatch) GetEntries() []*LogEntry {
@@ -1483,7 +2267,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1495,7 +2279,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1508,7 +2292,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogEntry) GetAt() *timestamppb.Timestamp {
@@ -1544,7 +2328,7 @@ type AttachDown struct {
 
 func (x *AttachDown) Reset() {
 	*x = AttachDown{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +2340,7 @@ func (x *AttachDown) String() string {
 func (*AttachDown) ProtoMessage() {}
 
 func (x *AttachDown) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +2353,7 @@ func (x *AttachDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachDown.ProtoReflect.Descriptor instead.
 func (*AttachDown) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AttachDown) GetKind() isAttachDown_Kind {
@@ -1646,17 +2430,25 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\x0eAssignmentDiff\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12&\n" +
 	"\x03put\x18\x02 \x03(\v2\x14.minid.v1.AssignmentR\x03put\x12/\n" +
-	"\x06remove\x18\x03 \x03(\v2\x17.minid.v1.AssignmentKeyR\x06remove\"\xc8\x01\n" +
+	"\x06remove\x18\x03 \x03(\v2\x17.minid.v1.AssignmentKeyR\x06remove\"\xbc\x04\n" +
 	"\n" +
 	"Assignment\x12,\n" +
 	"\x04task\x18\x01 \x01(\v2\x16.minid.v1.AssignedTaskH\x00R\x04task\x12,\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.minid.v1.AssignedSpecH\x00R\x04spec\x12*\n" +
 	"\x06secret\x18\x03 \x01(\v2\x10.minid.v1.SecretH\x00R\x06secret\x12*\n" +
-	"\x06config\x18\x04 \x01(\v2\x10.minid.v1.ConfigH\x00R\x06configB\x06\n" +
-	"\x04kind\"C\n" +
-	"\rAssignmentKey\x12\"\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x0e.minid.v1.KindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\xea\x01\n" +
+	"\x06config\x18\x04 \x01(\v2\x10.minid.v1.ConfigH\x00R\x06config\x125\n" +
+	"\anetwork\x18\x05 \x01(\v2\x19.minid.v1.AssignedNetworkH\x00R\anetwork\x124\n" +
+	"\aservice\x18\x06 \x01(\v2\x18.minid.v1.NetworkServiceH\x00R\aservice\x127\n" +
+	"\bendpoint\x18\a \x01(\v2\x19.minid.v1.NetworkEndpointH\x00R\bendpoint\x12+\n" +
+	"\x04peer\x18\b \x01(\v2\x15.minid.v1.NetworkPeerH\x00R\x04peer\x12:\n" +
+	"\tpublished\x18\t \x01(\v2\x1a.minid.v1.PublishedServiceH\x00R\tpublished\x126\n" +
+	"\abackend\x18\n" +
+	" \x01(\v2\x1a.minid.v1.PublishedBackendH\x00R\abackend\x12+\n" +
+	"\x04keys\x18\v \x01(\v2\x15.minid.v1.NetworkKeysH\x00R\x04keysB\x06\n" +
+	"\x04kind\"G\n" +
+	"\rAssignmentKey\x12&\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x12.minid.v1.ItemKindR\x04kind\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x9f\x02\n" +
 	"\fAssignedTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1664,7 +2456,8 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\fspec_version\x18\x03 \x01(\x04R\vspecVersion\x12\x12\n" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x128\n" +
 	"\rdesired_state\x18\x05 \x01(\x0e2\x13.minid.v1.TaskStateR\fdesiredState\x12:\n" +
-	"\x0eobserved_state\x18\x06 \x01(\x0e2\x13.minid.v1.TaskStateR\robservedState\"\xa6\x02\n" +
+	"\x0eobserved_state\x18\x06 \x01(\x0e2\x13.minid.v1.TaskStateR\robservedState\x123\n" +
+	"\taddresses\x18\a \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\"\xa6\x02\n" +
 	"\fAssignedSpec\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x18\n" +
@@ -1674,12 +2467,61 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\x04task\x18\x05 \x01(\v2\x12.minid.v1.TaskSpecR\x04task\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"x\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x01\n" +
+	"\x0fAssignedNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.minid.v1.NetworkSpecR\x04spec\x12;\n" +
+	"\n" +
+	"allocation\x18\x03 \x01(\v2\x1b.minid.v1.NetworkAllocationR\n" +
+	"allocation\x12$\n" +
+	"\x0edata_path_port\x18\x04 \x01(\rR\fdataPathPort\"\xbc\x01\n" +
+	"\x0eNetworkService\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x02 \x01(\tR\tnetworkId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aaliases\x18\x04 \x03(\tR\aaliases\x12\x12\n" +
+	"\x04vips\x18\x05 \x03(\tR\x04vips\x12*\n" +
+	"\x05ports\x18\x06 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\"\xcd\x01\n" +
+	"\x0fNetworkEndpoint\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x02 \x01(\tR\tnetworkId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x03 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04slot\x18\x04 \x01(\x04R\x04slot\x12\x17\n" +
+	"\anode_id\x18\x05 \x01(\tR\x06nodeId\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x18\n" +
+	"\aserving\x18\a \x01(\bR\aserving\"\xca\x01\n" +
+	"\vNetworkPeer\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12$\n" +
+	"\x0edata_path_addr\x18\x03 \x01(\tR\fdataPathAddr\x12\x1f\n" +
+	"\vmesh_number\x18\x04 \x01(\rR\n" +
+	"meshNumber\x12#\n" +
+	"\rwireguard_key\x18\x05 \x01(\fR\fwireguardKey\x12\"\n" +
+	"\rdata_path_mtu\x18\x06 \x01(\rR\vdataPathMtu\"q\n" +
+	"\x10PublishedService\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12*\n" +
+	"\x05ports\x18\x03 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\"d\n" +
+	"\x10PublishedBackend\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x17\n" +
+	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x18\n" +
+	"\aserving\x18\x03 \x01(\rR\aserving\"7\n" +
+	"\vNetworkKeys\x12(\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"\xa7\x01\n" +
 	"\x06Attach\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x04logs\x18\x02 \x01(\v2\x14.minid.v1.LogsAttachH\x00R\x04logs\x12*\n" +
-	"\x04exec\x18\x03 \x01(\v2\x14.minid.v1.ExecAttachH\x00R\x04execB\x06\n" +
-	"\x04kind\"\x83\x01\n" +
+	"\x04exec\x18\x03 \x01(\v2\x14.minid.v1.ExecAttachH\x00R\x04exec\x12-\n" +
+	"\x05probe\x18\x04 \x01(\v2\x15.minid.v1.ProbeAttachH\x00R\x05probeB\x06\n" +
+	"\x04kind\"(\n" +
+	"\vProbeAttach\x12\x19\n" +
+	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\x83\x01\n" +
 	"\n" +
 	"LogsAttach\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
@@ -1689,12 +2531,13 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\n" +
 	"ExecAttach\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12)\n" +
-	"\x05start\x18\x02 \x01(\v2\x13.minid.v1.ExecStartR\x05start\"\x96\x01\n" +
+	"\x05start\x18\x02 \x01(\v2\x13.minid.v1.ExecStartR\x05start\"\xc5\x01\n" +
 	"\bAttachUp\x12\x14\n" +
 	"\x04open\x18\x01 \x01(\tH\x00R\x04open\x12(\n" +
 	"\x04logs\x18\x02 \x01(\v2\x12.minid.v1.LogBatchH\x00R\x04logs\x12*\n" +
 	"\x04exec\x18\x03 \x01(\v2\x14.minid.v1.ExecOutputH\x00R\x04exec\x12\x16\n" +
-	"\x05error\x18\x04 \x01(\tH\x00R\x05errorB\x06\n" +
+	"\x05error\x18\x04 \x01(\tH\x00R\x05error\x12-\n" +
+	"\x05probe\x18\x05 \x01(\v2\x15.minid.v1.ProbeResultH\x00R\x05probeB\x06\n" +
 	"\x04kind\"r\n" +
 	"\bLogBatch\x12,\n" +
 	"\aentries\x18\x01 \x03(\v2\x12.minid.v1.LogEntryR\aentries\x128\n" +
@@ -1706,7 +2549,21 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\n" +
 	"AttachDown\x12)\n" +
 	"\x04exec\x18\x01 \x01(\v2\x13.minid.v1.ExecInputH\x00R\x04execB\x06\n" +
-	"\x04kind2\x85\x01\n" +
+	"\x04kind*\x97\x02\n" +
+	"\bItemKind\x12\x19\n" +
+	"\x15ITEM_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eITEM_KIND_TASK\x10\x01\x12\x12\n" +
+	"\x0eITEM_KIND_SPEC\x10\x02\x12\x14\n" +
+	"\x10ITEM_KIND_SECRET\x10\x03\x12\x14\n" +
+	"\x10ITEM_KIND_CONFIG\x10\x04\x12\x15\n" +
+	"\x11ITEM_KIND_NETWORK\x10\x05\x12\x15\n" +
+	"\x11ITEM_KIND_SERVICE\x10\x06\x12\x16\n" +
+	"\x12ITEM_KIND_ENDPOINT\x10\a\x12\x12\n" +
+	"\x0eITEM_KIND_PEER\x10\b\x12\x17\n" +
+	"\x13ITEM_KIND_PUBLISHED\x10\t\x12\x15\n" +
+	"\x11ITEM_KIND_BACKEND\x10\n" +
+	"\x12\x12\n" +
+	"\x0eITEM_KIND_KEYS\x10\v2\x85\x01\n" +
 	"\n" +
 	"Dispatcher\x12?\n" +
 	"\aSession\x12\x16.minid.v1.AgentMessage\x1a\x18.minid.v1.ManagerMessage(\x010\x01\x126\n" +
@@ -1724,95 +2581,125 @@ func file_minid_v1_dispatcher_proto_rawDescGZIP() []byte {
 	return file_minid_v1_dispatcher_proto_rawDescData
 }
 
-var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_minid_v1_dispatcher_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_minid_v1_dispatcher_proto_goTypes = []any{
-	(*NotLeader)(nil),             // 0: minid.v1.NotLeader
-	(*AgentMessage)(nil),          // 1: minid.v1.AgentMessage
-	(*Hello)(nil),                 // 2: minid.v1.Hello
-	(*Heartbeat)(nil),             // 3: minid.v1.Heartbeat
-	(*StatusBatch)(nil),           // 4: minid.v1.StatusBatch
-	(*ManagerMessage)(nil),        // 5: minid.v1.ManagerMessage
-	(*Welcome)(nil),               // 6: minid.v1.Welcome
-	(*ManagerPeer)(nil),           // 7: minid.v1.ManagerPeer
-	(*StatusAck)(nil),             // 8: minid.v1.StatusAck
-	(*AssignmentSet)(nil),         // 9: minid.v1.AssignmentSet
-	(*AssignmentDiff)(nil),        // 10: minid.v1.AssignmentDiff
-	(*Assignment)(nil),            // 11: minid.v1.Assignment
-	(*AssignmentKey)(nil),         // 12: minid.v1.AssignmentKey
-	(*AssignedTask)(nil),          // 13: minid.v1.AssignedTask
-	(*AssignedSpec)(nil),          // 14: minid.v1.AssignedSpec
-	(*Attach)(nil),                // 15: minid.v1.Attach
-	(*LogsAttach)(nil),            // 16: minid.v1.LogsAttach
-	(*ExecAttach)(nil),            // 17: minid.v1.ExecAttach
-	(*AttachUp)(nil),              // 18: minid.v1.AttachUp
-	(*LogBatch)(nil),              // 19: minid.v1.LogBatch
-	(*LogEntry)(nil),              // 20: minid.v1.LogEntry
-	(*AttachDown)(nil),            // 21: minid.v1.AttachDown
-	nil,                           // 22: minid.v1.AssignedSpec.ServiceLabelsEntry
-	(*NodeDescription)(nil),       // 23: minid.v1.NodeDescription
-	(*TaskStatusReport)(nil),      // 24: minid.v1.TaskStatusReport
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(NodeRole)(0),                 // 26: minid.v1.NodeRole
-	(*Secret)(nil),                // 27: minid.v1.Secret
-	(*Config)(nil),                // 28: minid.v1.Config
-	(Kind)(0),                     // 29: minid.v1.Kind
-	(TaskState)(0),                // 30: minid.v1.TaskState
-	(*TaskSpec)(nil),              // 31: minid.v1.TaskSpec
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*ExecStart)(nil),             // 33: minid.v1.ExecStart
-	(*ExecOutput)(nil),            // 34: minid.v1.ExecOutput
-	(Stream)(0),                   // 35: minid.v1.Stream
-	(*ExecInput)(nil),             // 36: minid.v1.ExecInput
+	(ItemKind)(0),                 // 0: minid.v1.ItemKind
+	(*NotLeader)(nil),             // 1: minid.v1.NotLeader
+	(*AgentMessage)(nil),          // 2: minid.v1.AgentMessage
+	(*Hello)(nil),                 // 3: minid.v1.Hello
+	(*Heartbeat)(nil),             // 4: minid.v1.Heartbeat
+	(*StatusBatch)(nil),           // 5: minid.v1.StatusBatch
+	(*ManagerMessage)(nil),        // 6: minid.v1.ManagerMessage
+	(*Welcome)(nil),               // 7: minid.v1.Welcome
+	(*ManagerPeer)(nil),           // 8: minid.v1.ManagerPeer
+	(*StatusAck)(nil),             // 9: minid.v1.StatusAck
+	(*AssignmentSet)(nil),         // 10: minid.v1.AssignmentSet
+	(*AssignmentDiff)(nil),        // 11: minid.v1.AssignmentDiff
+	(*Assignment)(nil),            // 12: minid.v1.Assignment
+	(*AssignmentKey)(nil),         // 13: minid.v1.AssignmentKey
+	(*AssignedTask)(nil),          // 14: minid.v1.AssignedTask
+	(*AssignedSpec)(nil),          // 15: minid.v1.AssignedSpec
+	(*AssignedNetwork)(nil),       // 16: minid.v1.AssignedNetwork
+	(*NetworkService)(nil),        // 17: minid.v1.NetworkService
+	(*NetworkEndpoint)(nil),       // 18: minid.v1.NetworkEndpoint
+	(*NetworkPeer)(nil),           // 19: minid.v1.NetworkPeer
+	(*PublishedService)(nil),      // 20: minid.v1.PublishedService
+	(*PublishedBackend)(nil),      // 21: minid.v1.PublishedBackend
+	(*NetworkKeys)(nil),           // 22: minid.v1.NetworkKeys
+	(*Attach)(nil),                // 23: minid.v1.Attach
+	(*ProbeAttach)(nil),           // 24: minid.v1.ProbeAttach
+	(*LogsAttach)(nil),            // 25: minid.v1.LogsAttach
+	(*ExecAttach)(nil),            // 26: minid.v1.ExecAttach
+	(*AttachUp)(nil),              // 27: minid.v1.AttachUp
+	(*LogBatch)(nil),              // 28: minid.v1.LogBatch
+	(*LogEntry)(nil),              // 29: minid.v1.LogEntry
+	(*AttachDown)(nil),            // 30: minid.v1.AttachDown
+	nil,                           // 31: minid.v1.AssignedSpec.ServiceLabelsEntry
+	(*NodeDescription)(nil),       // 32: minid.v1.NodeDescription
+	(*TaskStatusReport)(nil),      // 33: minid.v1.TaskStatusReport
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(NodeRole)(0),                 // 35: minid.v1.NodeRole
+	(*Secret)(nil),                // 36: minid.v1.Secret
+	(*Config)(nil),                // 37: minid.v1.Config
+	(TaskState)(0),                // 38: minid.v1.TaskState
+	(*TaskAddress)(nil),           // 39: minid.v1.TaskAddress
+	(*TaskSpec)(nil),              // 40: minid.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 41: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 42: minid.v1.NetworkAllocation
+	(*PortConfig)(nil),            // 43: minid.v1.PortConfig
+	(*NetworkKey)(nil),            // 44: minid.v1.NetworkKey
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*ExecStart)(nil),             // 46: minid.v1.ExecStart
+	(*ExecOutput)(nil),            // 47: minid.v1.ExecOutput
+	(*ProbeResult)(nil),           // 48: minid.v1.ProbeResult
+	(Stream)(0),                   // 49: minid.v1.Stream
+	(*ExecInput)(nil),             // 50: minid.v1.ExecInput
 }
 var file_minid_v1_dispatcher_proto_depIdxs = []int32{
-	2,  // 0: minid.v1.AgentMessage.hello:type_name -> minid.v1.Hello
-	3,  // 1: minid.v1.AgentMessage.heartbeat:type_name -> minid.v1.Heartbeat
-	4,  // 2: minid.v1.AgentMessage.statuses:type_name -> minid.v1.StatusBatch
-	23, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
-	23, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
-	24, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
-	6,  // 6: minid.v1.ManagerMessage.welcome:type_name -> minid.v1.Welcome
-	9,  // 7: minid.v1.ManagerMessage.assignments:type_name -> minid.v1.AssignmentSet
-	10, // 8: minid.v1.ManagerMessage.diff:type_name -> minid.v1.AssignmentDiff
-	8,  // 9: minid.v1.ManagerMessage.ack:type_name -> minid.v1.StatusAck
-	15, // 10: minid.v1.ManagerMessage.attach:type_name -> minid.v1.Attach
-	3,  // 11: minid.v1.ManagerMessage.heartbeat:type_name -> minid.v1.Heartbeat
-	25, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
-	7,  // 13: minid.v1.Welcome.managers:type_name -> minid.v1.ManagerPeer
-	26, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
-	25, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
-	11, // 16: minid.v1.AssignmentSet.items:type_name -> minid.v1.Assignment
-	11, // 17: minid.v1.AssignmentDiff.put:type_name -> minid.v1.Assignment
-	12, // 18: minid.v1.AssignmentDiff.remove:type_name -> minid.v1.AssignmentKey
-	13, // 19: minid.v1.Assignment.task:type_name -> minid.v1.AssignedTask
-	14, // 20: minid.v1.Assignment.spec:type_name -> minid.v1.AssignedSpec
-	27, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
-	28, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
-	29, // 23: minid.v1.AssignmentKey.kind:type_name -> minid.v1.Kind
-	30, // 24: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
-	30, // 25: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
-	22, // 26: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
-	31, // 27: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
-	16, // 28: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
-	17, // 29: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
-	32, // 30: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
-	33, // 31: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
-	19, // 32: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
-	34, // 33: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
-	20, // 34: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
-	32, // 35: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
-	32, // 36: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	35, // 37: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
-	36, // 38: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
-	1,  // 39: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
-	18, // 40: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
-	5,  // 41: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
-	21, // 42: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
-	41, // [41:43] is the sub-list for method output_type
-	39, // [39:41] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	3,  // 0: minid.v1.AgentMessage.hello:type_name -> minid.v1.Hello
+	4,  // 1: minid.v1.AgentMessage.heartbeat:type_name -> minid.v1.Heartbeat
+	5,  // 2: minid.v1.AgentMessage.statuses:type_name -> minid.v1.StatusBatch
+	32, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
+	32, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
+	33, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
+	7,  // 6: minid.v1.ManagerMessage.welcome:type_name -> minid.v1.Welcome
+	10, // 7: minid.v1.ManagerMessage.assignments:type_name -> minid.v1.AssignmentSet
+	11, // 8: minid.v1.ManagerMessage.diff:type_name -> minid.v1.AssignmentDiff
+	9,  // 9: minid.v1.ManagerMessage.ack:type_name -> minid.v1.StatusAck
+	23, // 10: minid.v1.ManagerMessage.attach:type_name -> minid.v1.Attach
+	4,  // 11: minid.v1.ManagerMessage.heartbeat:type_name -> minid.v1.Heartbeat
+	34, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	8,  // 13: minid.v1.Welcome.managers:type_name -> minid.v1.ManagerPeer
+	35, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
+	34, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
+	12, // 16: minid.v1.AssignmentSet.items:type_name -> minid.v1.Assignment
+	12, // 17: minid.v1.AssignmentDiff.put:type_name -> minid.v1.Assignment
+	13, // 18: minid.v1.AssignmentDiff.remove:type_name -> minid.v1.AssignmentKey
+	14, // 19: minid.v1.Assignment.task:type_name -> minid.v1.AssignedTask
+	15, // 20: minid.v1.Assignment.spec:type_name -> minid.v1.AssignedSpec
+	36, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
+	37, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
+	16, // 23: minid.v1.Assignment.network:type_name -> minid.v1.AssignedNetwork
+	17, // 24: minid.v1.Assignment.service:type_name -> minid.v1.NetworkService
+	18, // 25: minid.v1.Assignment.endpoint:type_name -> minid.v1.NetworkEndpoint
+	19, // 26: minid.v1.Assignment.peer:type_name -> minid.v1.NetworkPeer
+	20, // 27: minid.v1.Assignment.published:type_name -> minid.v1.PublishedService
+	21, // 28: minid.v1.Assignment.backend:type_name -> minid.v1.PublishedBackend
+	22, // 29: minid.v1.Assignment.keys:type_name -> minid.v1.NetworkKeys
+	0,  // 30: minid.v1.AssignmentKey.kind:type_name -> minid.v1.ItemKind
+	38, // 31: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
+	38, // 32: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
+	39, // 33: minid.v1.AssignedTask.addresses:type_name -> minid.v1.TaskAddress
+	31, // 34: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
+	40, // 35: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
+	41, // 36: minid.v1.AssignedNetwork.spec:type_name -> minid.v1.NetworkSpec
+	42, // 37: minid.v1.AssignedNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	43, // 38: minid.v1.NetworkService.ports:type_name -> minid.v1.PortConfig
+	43, // 39: minid.v1.PublishedService.ports:type_name -> minid.v1.PortConfig
+	44, // 40: minid.v1.NetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	25, // 41: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
+	26, // 42: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
+	24, // 43: minid.v1.Attach.probe:type_name -> minid.v1.ProbeAttach
+	45, // 44: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
+	46, // 45: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
+	28, // 46: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
+	47, // 47: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
+	48, // 48: minid.v1.AttachUp.probe:type_name -> minid.v1.ProbeResult
+	29, // 49: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
+	45, // 50: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
+	45, // 51: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	49, // 52: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
+	50, // 53: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
+	2,  // 54: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
+	27, // 55: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
+	6,  // 56: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
+	30, // 57: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
+	56, // [56:58] is the sub-list for method output_type
+	54, // [54:56] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_dispatcher_proto_init() }
@@ -1843,18 +2730,27 @@ func file_minid_v1_dispatcher_proto_init() {
 		(*Assignment_Spec)(nil),
 		(*Assignment_Secret)(nil),
 		(*Assignment_Config)(nil),
+		(*Assignment_Network)(nil),
+		(*Assignment_Service)(nil),
+		(*Assignment_Endpoint)(nil),
+		(*Assignment_Peer)(nil),
+		(*Assignment_Published)(nil),
+		(*Assignment_Backend)(nil),
+		(*Assignment_Keys)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[15].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[22].OneofWrappers = []any{
 		(*Attach_Logs)(nil),
 		(*Attach_Exec)(nil),
+		(*Attach_Probe)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[18].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[26].OneofWrappers = []any{
 		(*AttachUp_Open)(nil),
 		(*AttachUp_Logs)(nil),
 		(*AttachUp_Exec)(nil),
 		(*AttachUp_Error)(nil),
+		(*AttachUp_Probe)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[21].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[29].OneofWrappers = []any{
 		(*AttachDown_Exec)(nil),
 	}
 	type x struct{}
@@ -1862,13 +2758,14 @@ func file_minid_v1_dispatcher_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_dispatcher_proto_rawDesc), len(file_minid_v1_dispatcher_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   23,
+			NumEnums:      1,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_minid_v1_dispatcher_proto_goTypes,
 		DependencyIndexes: file_minid_v1_dispatcher_proto_depIdxs,
+		EnumInfos:         file_minid_v1_dispatcher_proto_enumTypes,
 		MessageInfos:      file_minid_v1_dispatcher_proto_msgTypes,
 	}.Build()
 	File_minid_v1_dispatcher_proto = out.File

@@ -295,6 +295,7 @@ type Object struct {
 	//	*Object_Task
 	//	*Object_Secret
 	//	*Object_Config
+	//	*Object_Network
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -391,6 +392,15 @@ func (x *Object) GetConfig() *Config {
 	return nil
 }
 
+func (x *Object) GetNetwork() *Network {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -419,6 +429,10 @@ type Object_Config struct {
 	Config *Config `protobuf:"bytes,6,opt,name=config,proto3,oneof"`
 }
 
+type Object_Network struct {
+	Network *Network `protobuf:"bytes,7,opt,name=network,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Node) isObject_Kind() {}
@@ -431,6 +445,8 @@ func (*Object_Secret) isObject_Kind() {}
 
 func (*Object_Config) isObject_Kind() {}
 
+func (*Object_Network) isObject_Kind() {}
+
 // Cluster is the one object that describes the cluster itself.
 type Cluster struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -441,8 +457,10 @@ type Cluster struct {
 	RootCaCert []byte `protobuf:"bytes,4,opt,name=root_ca_cert,json=rootCaCert,proto3" json:"root_ca_cert,omitempty"`
 	// PEM private key of the root. Never leaves the managers: the control API
 	// clears it in every answer.
-	RootCaKey     []byte      `protobuf:"bytes,5,opt,name=root_ca_key,json=rootCaKey,proto3" json:"root_ca_key,omitempty"`
-	JoinTokens    *JoinTokens `protobuf:"bytes,6,opt,name=join_tokens,json=joinTokens,proto3" json:"join_tokens,omitempty"`
+	RootCaKey  []byte      `protobuf:"bytes,5,opt,name=root_ca_key,json=rootCaKey,proto3" json:"root_ca_key,omitempty"`
+	JoinTokens *JoinTokens `protobuf:"bytes,6,opt,name=join_tokens,json=joinTokens,proto3" json:"join_tokens,omitempty"`
+	// The newest last. The control API clears them in every answer.
+	NetworkKeys   []*NetworkKey `protobuf:"bytes,7,rep,name=network_keys,json=networkKeys,proto3" json:"network_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +537,76 @@ func (x *Cluster) GetJoinTokens() *JoinTokens {
 	return nil
 }
 
+func (x *Cluster) GetNetworkKeys() []*NetworkKey {
+	if x != nil {
+		return x.NetworkKeys
+	}
+	return nil
+}
+
+// NetworkKey is shared by the nodes and mixed into WireGuard's handshakes, so
+// that no old recording can be read with a node's key alone.
+type NetworkKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// 32 random bytes.
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkKey) Reset() {
+	*x = NetworkKey{}
+	mi := &file_minid_v1_objects_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkKey) ProtoMessage() {}
+
+func (x *NetworkKey) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkKey.ProtoReflect.Descriptor instead.
+func (*NetworkKey) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NetworkKey) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *NetworkKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *NetworkKey) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
 // JoinTokens admit new nodes. The control API shows them to managers only.
 type JoinTokens struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -530,7 +618,7 @@ type JoinTokens struct {
 
 func (x *JoinTokens) Reset() {
 	*x = JoinTokens{}
-	mi := &file_minid_v1_objects_proto_msgTypes[3]
+	mi := &file_minid_v1_objects_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +630,7 @@ func (x *JoinTokens) String() string {
 func (*JoinTokens) ProtoMessage() {}
 
 func (x *JoinTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[3]
+	mi := &file_minid_v1_objects_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +643,7 @@ func (x *JoinTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokens.ProtoReflect.Descriptor instead.
 func (*JoinTokens) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{3}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *JoinTokens) GetWorker() string {
@@ -587,13 +675,16 @@ type Node struct {
 	ManagerAddr string `protobuf:"bytes,7,opt,name=manager_addr,json=managerAddr,proto3" json:"manager_addr,omitempty"`
 	// Computed by the control API for answers, never stored.
 	ManagerStatus *ManagerStatus `protobuf:"bytes,8,opt,name=manager_status,json=managerStatus,proto3" json:"manager_status,omitempty"`
+	// The node's number in the routing mesh, from 1; the allocator gives the
+	// lowest free one. 0: not given yet, or the ingress network is full.
+	MeshNumber    uint32 `protobuf:"varint,9,opt,name=mesh_number,json=meshNumber,proto3" json:"mesh_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_minid_v1_objects_proto_msgTypes[4]
+	mi := &file_minid_v1_objects_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +696,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[4]
+	mi := &file_minid_v1_objects_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +709,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{4}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Node) GetId() string {
@@ -677,6 +768,13 @@ func (x *Node) GetManagerStatus() *ManagerStatus {
 	return nil
 }
 
+func (x *Node) GetMeshNumber() uint32 {
+	if x != nil {
+		return x.MeshNumber
+	}
+	return 0
+}
+
 // ManagerStatus is how the answering leader sees a manager.
 type ManagerStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -689,7 +787,7 @@ type ManagerStatus struct {
 
 func (x *ManagerStatus) Reset() {
 	*x = ManagerStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[5]
+	mi := &file_minid_v1_objects_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +799,7 @@ func (x *ManagerStatus) String() string {
 func (*ManagerStatus) ProtoMessage() {}
 
 func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[5]
+	mi := &file_minid_v1_objects_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +812,7 @@ func (x *ManagerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManagerStatus.ProtoReflect.Descriptor instead.
 func (*ManagerStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{5}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ManagerStatus) GetLeader() bool {
@@ -749,13 +847,21 @@ type NodeDescription struct {
 	EngineVersion string `protobuf:"bytes,5,opt,name=engine_version,json=engineVersion,proto3" json:"engine_version,omitempty"`
 	// Version of the containerd in use.
 	RuntimeVersion string `protobuf:"bytes,6,opt,name=runtime_version,json=runtimeVersion,proto3" json:"runtime_version,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Where other nodes send the overlays' traffic to.
+	DataPathAddr string `protobuf:"bytes,7,opt,name=data_path_addr,json=dataPathAddr,proto3" json:"data_path_addr,omitempty"`
+	// Public key of the node's WireGuard device; the private one never leaves it.
+	WireguardKey []byte `protobuf:"bytes,8,opt,name=wireguard_key,json=wireguardKey,proto3" json:"wireguard_key,omitempty"`
+	// Subnets that the host itself has routes to: no network may overlap them.
+	Routes []string `protobuf:"bytes,9,rep,name=routes,proto3" json:"routes,omitempty"`
+	// Largest packet in bytes that the data path's interface takes.
+	DataPathMtu   uint32 `protobuf:"varint,10,opt,name=data_path_mtu,json=dataPathMtu,proto3" json:"data_path_mtu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_minid_v1_objects_proto_msgTypes[6]
+	mi := &file_minid_v1_objects_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +873,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[6]
+	mi := &file_minid_v1_objects_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +886,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{6}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -825,6 +931,34 @@ func (x *NodeDescription) GetRuntimeVersion() string {
 	return ""
 }
 
+func (x *NodeDescription) GetDataPathAddr() string {
+	if x != nil {
+		return x.DataPathAddr
+	}
+	return ""
+}
+
+func (x *NodeDescription) GetWireguardKey() []byte {
+	if x != nil {
+		return x.WireguardKey
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetDataPathMtu() uint32 {
+	if x != nil {
+		return x.DataPathMtu
+	}
+	return 0
+}
+
 type Platform struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in Go's GOOS and GOARCH: linux, amd64.
@@ -836,7 +970,7 @@ type Platform struct {
 
 func (x *Platform) Reset() {
 	*x = Platform{}
-	mi := &file_minid_v1_objects_proto_msgTypes[7]
+	mi := &file_minid_v1_objects_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +982,7 @@ func (x *Platform) String() string {
 func (*Platform) ProtoMessage() {}
 
 func (x *Platform) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[7]
+	mi := &file_minid_v1_objects_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +995,7 @@ func (x *Platform) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Platform.ProtoReflect.Descriptor instead.
 func (*Platform) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{7}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Platform) GetOs() string {
@@ -890,7 +1024,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_minid_v1_objects_proto_msgTypes[8]
+	mi := &file_minid_v1_objects_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1036,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[8]
+	mi := &file_minid_v1_objects_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1049,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{8}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -947,7 +1081,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[9]
+	mi := &file_minid_v1_objects_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1093,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[9]
+	mi := &file_minid_v1_objects_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1106,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{9}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -1018,14 +1152,16 @@ type Service struct {
 	// Set when the user removed the service: its tasks are stopped, then it goes.
 	Removing bool `protobuf:"varint,7,opt,name=removing,proto3" json:"removing,omitempty"`
 	// Computed by the control API for lists, never stored.
-	Status        *ServiceStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	Status *ServiceStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
+	// Written by the allocator.
+	Endpoint      *Endpoint `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	mi := &file_minid_v1_objects_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1173,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	mi := &file_minid_v1_objects_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1186,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{10}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Service) GetId() string {
@@ -1109,6 +1245,130 @@ func (x *Service) GetStatus() *ServiceStatus {
 	return nil
 }
 
+func (x *Service) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+// Endpoint is how a service is reached.
+type Endpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per network, none with DNSRR.
+	Vips []*VirtualIP `protobuf:"bytes,1,rep,name=vips,proto3" json:"vips,omitempty"`
+	// Ports of mode ingress, the published ones chosen.
+	Ports []*PortConfig `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Why something is missing, empty when nothing is.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Endpoint) GetVips() []*VirtualIP {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+func (x *Endpoint) GetPorts() []*PortConfig {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Endpoint) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type VirtualIP struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NetworkId string                 `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// One per family.
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VirtualIP) Reset() {
+	*x = VirtualIP{}
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VirtualIP) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VirtualIP) ProtoMessage() {}
+
+func (x *VirtualIP) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VirtualIP.ProtoReflect.Descriptor instead.
+func (*VirtualIP) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *VirtualIP) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *VirtualIP) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type TaskSpecVersion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -1120,7 +1380,7 @@ type TaskSpecVersion struct {
 
 func (x *TaskSpecVersion) Reset() {
 	*x = TaskSpecVersion{}
-	mi := &file_minid_v1_objects_proto_msgTypes[11]
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1392,7 @@ func (x *TaskSpecVersion) String() string {
 func (*TaskSpecVersion) ProtoMessage() {}
 
 func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[11]
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1405,7 @@ func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpecVersion.ProtoReflect.Descriptor instead.
 func (*TaskSpecVersion) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{11}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TaskSpecVersion) GetVersion() uint64 {
@@ -1180,7 +1440,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1452,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1465,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{12}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ServiceStatus) GetRunning() uint64 {
@@ -1242,7 +1502,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1514,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1527,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -1342,14 +1602,17 @@ type Task struct {
 	// When desired READY may become RUNNING: end of the restart delay.
 	StartAfter *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=start_after,json=startAfter,proto3" json:"start_after,omitempty"`
 	// How many restarts of this slot and version came before, within the restart window.
-	RestartCount  uint64 `protobuf:"varint,12,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	RestartCount uint64 `protobuf:"varint,12,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	// Written by the allocator, which turns NEW into PENDING with it. A task
+	// without networks is born PENDING.
+	Addresses     []*TaskAddress `protobuf:"bytes,13,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1361,7 +1624,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1374,7 +1637,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Task) GetId() string {
@@ -1461,6 +1724,67 @@ func (x *Task) GetRestartCount() uint64 {
 	return 0
 }
 
+func (x *Task) GetAddresses() []*TaskAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// TaskAddress is a task's place on one network.
+type TaskAddress struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NetworkId string                 `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// One per family, with the subnet's length: "10.0.16.7/20".
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskAddress) Reset() {
+	*x = TaskAddress{}
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskAddress) ProtoMessage() {}
+
+func (x *TaskAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskAddress.ProtoReflect.Descriptor instead.
+func (*TaskAddress) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TaskAddress) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *TaskAddress) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 type TaskStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	State TaskState              `protobuf:"varint,1,opt,name=state,proto3,enum=minid.v1.TaskState" json:"state,omitempty"`
@@ -1480,7 +1804,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1816,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1829,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -1569,7 +1893,7 @@ type FilterCount struct {
 
 func (x *FilterCount) Reset() {
 	*x = FilterCount{}
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1905,7 @@ func (x *FilterCount) String() string {
 func (*FilterCount) ProtoMessage() {}
 
 func (x *FilterCount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1918,7 @@ func (x *FilterCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCount.ProtoReflect.Descriptor instead.
 func (*FilterCount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FilterCount) GetFilter() string {
@@ -1635,7 +1959,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1647,7 +1971,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1660,7 +1984,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ContainerStatus) GetContainerId() string {
@@ -1717,7 +2041,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +2053,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +2066,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Secret) GetId() string {
@@ -1777,7 +2101,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2113,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2126,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Config) GetId() string {
@@ -1826,6 +2150,140 @@ func (x *Config) GetSpec() *ConfigSpec {
 	return nil
 }
 
+type Network struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Meta  *Meta                  `protobuf:"bytes,2,opt,name=meta,proto3" json:"meta,omitempty"`
+	Spec  *NetworkSpec           `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	// Written by the allocator.
+	Allocation    *NetworkAllocation `protobuf:"bytes,4,opt,name=allocation,proto3" json:"allocation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Network) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Network) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *Network) GetSpec() *NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Network) GetAllocation() *NetworkAllocation {
+	if x != nil {
+		return x.Allocation
+	}
+	return nil
+}
+
+// NetworkAllocation is what a network was given. The ingress network's subnet
+// is divided in two halves of bits: the number of the node that a connection
+// goes to, and of the node that it came in at.
+type NetworkAllocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Vni   uint32                 `protobuf:"varint,1,opt,name=vni,proto3" json:"vni,omitempty"`
+	// Complete: subnet, gateway and, where one is wanted, range.
+	Pools []*AddressPool `protobuf:"bytes,2,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Why something is missing, empty when nothing is.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkAllocation) Reset() {
+	*x = NetworkAllocation{}
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkAllocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkAllocation) ProtoMessage() {}
+
+func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkAllocation.ProtoReflect.Descriptor instead.
+func (*NetworkAllocation) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *NetworkAllocation) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+func (x *NetworkAllocation) GetPools() []*AddressPool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *NetworkAllocation) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_minid_v1_objects_proto protoreflect.FileDescriptor
 
 const file_minid_v1_objects_proto_rawDesc = "" +
@@ -1836,15 +2294,16 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x129\n" +
 	"\n" +
-	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\x92\x02\n" +
+	"updated_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tupdatedAt\"\xc1\x02\n" +
 	"\x06Object\x12-\n" +
 	"\acluster\x18\x01 \x01(\v2\x11.minid.v1.ClusterH\x00R\acluster\x12$\n" +
 	"\x04node\x18\x02 \x01(\v2\x0e.minid.v1.NodeH\x00R\x04node\x12-\n" +
 	"\aservice\x18\x03 \x01(\v2\x11.minid.v1.ServiceH\x00R\aservice\x12$\n" +
 	"\x04task\x18\x04 \x01(\v2\x0e.minid.v1.TaskH\x00R\x04task\x12*\n" +
 	"\x06secret\x18\x05 \x01(\v2\x10.minid.v1.SecretH\x00R\x06secret\x12*\n" +
-	"\x06config\x18\x06 \x01(\v2\x10.minid.v1.ConfigH\x00R\x06configB\x06\n" +
-	"\x04kind\"\xe1\x01\n" +
+	"\x06config\x18\x06 \x01(\v2\x10.minid.v1.ConfigH\x00R\x06config\x12-\n" +
+	"\anetwork\x18\a \x01(\v2\x11.minid.v1.NetworkH\x00R\anetworkB\x06\n" +
+	"\x04kind\"\x9a\x02\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12)\n" +
@@ -1853,11 +2312,18 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"rootCaCert\x12\x1e\n" +
 	"\vroot_ca_key\x18\x05 \x01(\fR\trootCaKey\x125\n" +
 	"\vjoin_tokens\x18\x06 \x01(\v2\x14.minid.v1.JoinTokensR\n" +
-	"joinTokens\">\n" +
+	"joinTokens\x127\n" +
+	"\fnetwork_keys\x18\a \x03(\v2\x14.minid.v1.NetworkKeyR\vnetworkKeys\"o\n" +
+	"\n" +
+	"NetworkKey\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x129\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\">\n" +
 	"\n" +
 	"JoinTokens\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
-	"\amanager\x18\x02 \x01(\tR\amanager\"\xd8\x02\n" +
+	"\amanager\x18\x02 \x01(\tR\amanager\"\xf9\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12&\n" +
@@ -1866,18 +2332,25 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\vdescription\x18\x05 \x01(\v2\x19.minid.v1.NodeDescriptionR\vdescription\x12,\n" +
 	"\x06status\x18\x06 \x01(\v2\x14.minid.v1.NodeStatusR\x06status\x12!\n" +
 	"\fmanager_addr\x18\a \x01(\tR\vmanagerAddr\x12>\n" +
-	"\x0emanager_status\x18\b \x01(\v2\x17.minid.v1.ManagerStatusR\rmanagerStatus\"Y\n" +
+	"\x0emanager_status\x18\b \x01(\v2\x17.minid.v1.ManagerStatusR\rmanagerStatus\x12\x1f\n" +
+	"\vmesh_number\x18\t \x01(\rR\n" +
+	"meshNumber\"Y\n" +
 	"\rManagerStatus\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\bR\x06leader\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xf3\x02\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xfa\x03\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12.\n" +
 	"\bplatform\x18\x02 \x01(\v2\x12.minid.v1.PlatformR\bplatform\x121\n" +
 	"\tresources\x18\x03 \x01(\v2\x13.minid.v1.ResourcesR\tresources\x12P\n" +
 	"\rengine_labels\x18\x04 \x03(\v2+.minid.v1.NodeDescription.EngineLabelsEntryR\fengineLabels\x12%\n" +
 	"\x0eengine_version\x18\x05 \x01(\tR\rengineVersion\x12'\n" +
-	"\x0fruntime_version\x18\x06 \x01(\tR\x0eruntimeVersion\x1a?\n" +
+	"\x0fruntime_version\x18\x06 \x01(\tR\x0eruntimeVersion\x12$\n" +
+	"\x0edata_path_addr\x18\a \x01(\tR\fdataPathAddr\x12#\n" +
+	"\rwireguard_key\x18\b \x01(\fR\fwireguardKey\x12\x16\n" +
+	"\x06routes\x18\t \x03(\tR\x06routes\x12\"\n" +
+	"\rdata_path_mtu\x18\n" +
+	" \x01(\rR\vdataPathMtu\x1a?\n" +
 	"\x11EngineLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
@@ -1892,7 +2365,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.minid.v1.NodeStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xcc\x02\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xfc\x02\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12)\n" +
@@ -1901,7 +2374,16 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\bversions\x18\x05 \x03(\v2\x19.minid.v1.TaskSpecVersionR\bversions\x12;\n" +
 	"\rupdate_status\x18\x06 \x01(\v2\x16.minid.v1.UpdateStatusR\fupdateStatus\x12\x1a\n" +
 	"\bremoving\x18\a \x01(\bR\bremoving\x12/\n" +
-	"\x06status\x18\b \x01(\v2\x17.minid.v1.ServiceStatusR\x06status\"\x8e\x01\n" +
+	"\x06status\x18\b \x01(\v2\x17.minid.v1.ServiceStatusR\x06status\x12.\n" +
+	"\bendpoint\x18\t \x01(\v2\x12.minid.v1.EndpointR\bendpoint\"y\n" +
+	"\bEndpoint\x12'\n" +
+	"\x04vips\x18\x01 \x03(\v2\x13.minid.v1.VirtualIPR\x04vips\x12*\n" +
+	"\x05ports\x18\x02 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"H\n" +
+	"\tVirtualIP\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x8e\x01\n" +
 	"\x0fTaskSpecVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12&\n" +
 	"\x04spec\x18\x02 \x01(\v2\x12.minid.v1.TaskSpecR\x04spec\x129\n" +
@@ -1919,7 +2401,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\n" +
 	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12>\n" +
 	"\rlast_batch_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vlastBatchAt\x12!\n" +
-	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasks\"\xb2\x03\n" +
+	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasks\"\xe7\x03\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12\x1d\n" +
@@ -1935,7 +2417,12 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	" \x01(\tR\breplaces\x12;\n" +
 	"\vstart_after\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"startAfter\x12#\n" +
-	"\rrestart_count\x18\f \x01(\x04R\frestartCount\"\xa9\x02\n" +
+	"\rrestart_count\x18\f \x01(\x04R\frestartCount\x123\n" +
+	"\taddresses\x18\r \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\"J\n" +
+	"\vTaskAddress\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xa9\x02\n" +
 	"\n" +
 	"TaskStatus\x12)\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.minid.v1.TaskStateR\x05state\x12*\n" +
@@ -1964,7 +2451,18 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x06Config\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12(\n" +
-	"\x04spec\x18\x03 \x01(\v2\x14.minid.v1.ConfigSpecR\x04spec*j\n" +
+	"\x04spec\x18\x03 \x01(\v2\x14.minid.v1.ConfigSpecR\x04spec\"\xa5\x01\n" +
+	"\aNetwork\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12)\n" +
+	"\x04spec\x18\x03 \x01(\v2\x15.minid.v1.NetworkSpecR\x04spec\x12;\n" +
+	"\n" +
+	"allocation\x18\x04 \x01(\v2\x1b.minid.v1.NetworkAllocationR\n" +
+	"allocation\"l\n" +
+	"\x11NetworkAllocation\x12\x10\n" +
+	"\x03vni\x18\x01 \x01(\rR\x03vni\x12+\n" +
+	"\x05pools\x18\x02 \x03(\v2\x15.minid.v1.AddressPoolR\x05pools\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem*j\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x13\n" +
@@ -2004,7 +2502,7 @@ func file_minid_v1_objects_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_minid_v1_objects_proto_goTypes = []any{
 	(NodeState)(0),                // 0: minid.v1.NodeState
 	(UpdateState)(0),              // 1: minid.v1.UpdateState
@@ -2012,86 +2510,105 @@ var file_minid_v1_objects_proto_goTypes = []any{
 	(*Meta)(nil),                  // 3: minid.v1.Meta
 	(*Object)(nil),                // 4: minid.v1.Object
 	(*Cluster)(nil),               // 5: minid.v1.Cluster
-	(*JoinTokens)(nil),            // 6: minid.v1.JoinTokens
-	(*Node)(nil),                  // 7: minid.v1.Node
-	(*ManagerStatus)(nil),         // 8: minid.v1.ManagerStatus
-	(*NodeDescription)(nil),       // 9: minid.v1.NodeDescription
-	(*Platform)(nil),              // 10: minid.v1.Platform
-	(*Resources)(nil),             // 11: minid.v1.Resources
-	(*NodeStatus)(nil),            // 12: minid.v1.NodeStatus
-	(*Service)(nil),               // 13: minid.v1.Service
-	(*TaskSpecVersion)(nil),       // 14: minid.v1.TaskSpecVersion
-	(*ServiceStatus)(nil),         // 15: minid.v1.ServiceStatus
-	(*UpdateStatus)(nil),          // 16: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 17: minid.v1.Task
-	(*TaskStatus)(nil),            // 18: minid.v1.TaskStatus
-	(*FilterCount)(nil),           // 19: minid.v1.FilterCount
-	(*ContainerStatus)(nil),       // 20: minid.v1.ContainerStatus
-	(*Secret)(nil),                // 21: minid.v1.Secret
-	(*Config)(nil),                // 22: minid.v1.Config
-	nil,                           // 23: minid.v1.NodeDescription.EngineLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*ClusterSpec)(nil),           // 25: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),              // 26: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 27: minid.v1.NodeRole
-	(*ServiceSpec)(nil),           // 28: minid.v1.ServiceSpec
-	(*TaskSpec)(nil),              // 29: minid.v1.TaskSpec
-	(*PortConfig)(nil),            // 30: minid.v1.PortConfig
-	(*SecretSpec)(nil),            // 31: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 32: minid.v1.ConfigSpec
+	(*NetworkKey)(nil),            // 6: minid.v1.NetworkKey
+	(*JoinTokens)(nil),            // 7: minid.v1.JoinTokens
+	(*Node)(nil),                  // 8: minid.v1.Node
+	(*ManagerStatus)(nil),         // 9: minid.v1.ManagerStatus
+	(*NodeDescription)(nil),       // 10: minid.v1.NodeDescription
+	(*Platform)(nil),              // 11: minid.v1.Platform
+	(*Resources)(nil),             // 12: minid.v1.Resources
+	(*NodeStatus)(nil),            // 13: minid.v1.NodeStatus
+	(*Service)(nil),               // 14: minid.v1.Service
+	(*Endpoint)(nil),              // 15: minid.v1.Endpoint
+	(*VirtualIP)(nil),             // 16: minid.v1.VirtualIP
+	(*TaskSpecVersion)(nil),       // 17: minid.v1.TaskSpecVersion
+	(*ServiceStatus)(nil),         // 18: minid.v1.ServiceStatus
+	(*UpdateStatus)(nil),          // 19: minid.v1.UpdateStatus
+	(*Task)(nil),                  // 20: minid.v1.Task
+	(*TaskAddress)(nil),           // 21: minid.v1.TaskAddress
+	(*TaskStatus)(nil),            // 22: minid.v1.TaskStatus
+	(*FilterCount)(nil),           // 23: minid.v1.FilterCount
+	(*ContainerStatus)(nil),       // 24: minid.v1.ContainerStatus
+	(*Secret)(nil),                // 25: minid.v1.Secret
+	(*Config)(nil),                // 26: minid.v1.Config
+	(*Network)(nil),               // 27: minid.v1.Network
+	(*NetworkAllocation)(nil),     // 28: minid.v1.NetworkAllocation
+	nil,                           // 29: minid.v1.NodeDescription.EngineLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*ClusterSpec)(nil),           // 31: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),              // 32: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 33: minid.v1.NodeRole
+	(*ServiceSpec)(nil),           // 34: minid.v1.ServiceSpec
+	(*PortConfig)(nil),            // 35: minid.v1.PortConfig
+	(*TaskSpec)(nil),              // 36: minid.v1.TaskSpec
+	(*SecretSpec)(nil),            // 37: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 38: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 39: minid.v1.NetworkSpec
+	(*AddressPool)(nil),           // 40: minid.v1.AddressPool
 }
 var file_minid_v1_objects_proto_depIdxs = []int32{
-	24, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	24, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	30, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	30, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	5,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
-	7,  // 3: minid.v1.Object.node:type_name -> minid.v1.Node
-	13, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
-	17, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
-	21, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
-	22, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
-	3,  // 8: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
-	25, // 9: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
-	6,  // 10: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
-	3,  // 11: minid.v1.Node.meta:type_name -> minid.v1.Meta
-	26, // 12: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
-	27, // 13: minid.v1.Node.role:type_name -> minid.v1.NodeRole
-	9,  // 14: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
-	12, // 15: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
-	8,  // 16: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
-	10, // 17: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
-	11, // 18: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
-	23, // 19: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
-	0,  // 20: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
-	24, // 21: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	3,  // 22: minid.v1.Service.meta:type_name -> minid.v1.Meta
-	28, // 23: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
-	14, // 24: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
-	16, // 25: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
-	15, // 26: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
-	29, // 27: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
-	24, // 28: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 29: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
-	24, // 30: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	24, // 31: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
-	24, // 32: minid.v1.UpdateStatus.last_batch_at:type_name -> google.protobuf.Timestamp
-	3,  // 33: minid.v1.Task.meta:type_name -> minid.v1.Meta
-	2,  // 34: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
-	18, // 35: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
-	24, // 36: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
-	2,  // 37: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
-	24, // 38: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
-	20, // 39: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
-	30, // 40: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
-	19, // 41: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
-	3,  // 42: minid.v1.Secret.meta:type_name -> minid.v1.Meta
-	31, // 43: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
-	3,  // 44: minid.v1.Config.meta:type_name -> minid.v1.Meta
-	32, // 45: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	8,  // 3: minid.v1.Object.node:type_name -> minid.v1.Node
+	14, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
+	20, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
+	25, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
+	26, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
+	27, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
+	3,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
+	31, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
+	7,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
+	6,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
+	30, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
+	32, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
+	33, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
+	10, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
+	13, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
+	9,  // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
+	11, // 20: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
+	12, // 21: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
+	29, // 22: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
+	0,  // 23: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
+	30, // 24: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	3,  // 25: minid.v1.Service.meta:type_name -> minid.v1.Meta
+	34, // 26: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
+	17, // 27: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
+	19, // 28: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
+	18, // 29: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
+	15, // 30: minid.v1.Service.endpoint:type_name -> minid.v1.Endpoint
+	16, // 31: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
+	35, // 32: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
+	36, // 33: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
+	30, // 34: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 35: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
+	30, // 36: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	30, // 37: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	30, // 38: minid.v1.UpdateStatus.last_batch_at:type_name -> google.protobuf.Timestamp
+	3,  // 39: minid.v1.Task.meta:type_name -> minid.v1.Meta
+	2,  // 40: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
+	22, // 41: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
+	30, // 42: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
+	21, // 43: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
+	2,  // 44: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
+	30, // 45: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
+	24, // 46: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
+	35, // 47: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
+	23, // 48: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
+	3,  // 49: minid.v1.Secret.meta:type_name -> minid.v1.Meta
+	37, // 50: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
+	3,  // 51: minid.v1.Config.meta:type_name -> minid.v1.Meta
+	38, // 52: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
+	3,  // 53: minid.v1.Network.meta:type_name -> minid.v1.Meta
+	39, // 54: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
+	28, // 55: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
+	40, // 56: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_objects_proto_init() }
@@ -2107,6 +2624,7 @@ func file_minid_v1_objects_proto_init() {
 		(*Object_Task)(nil),
 		(*Object_Secret)(nil),
 		(*Object_Config)(nil),
+		(*Object_Network)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2114,7 +2632,7 @@ func file_minid_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_objects_proto_rawDesc), len(file_minid_v1_objects_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

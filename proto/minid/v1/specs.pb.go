@@ -128,6 +128,59 @@ func (NodeAvailability) EnumDescriptor() ([]byte, []int) {
 	return file_minid_v1_specs_proto_rawDescGZIP(), []int{1}
 }
 
+// EndpointMode says how a service is reached by its name.
+type EndpointMode int32
+
+const (
+	// As VIP.
+	EndpointMode_ENDPOINT_MODE_UNSPECIFIED EndpointMode = 0
+	// One address per network, spread over the tasks.
+	EndpointMode_ENDPOINT_MODE_VIP EndpointMode = 1
+	// The name has the addresses of all tasks.
+	EndpointMode_ENDPOINT_MODE_DNSRR EndpointMode = 2
+)
+
+// Enum value maps for EndpointMode.
+var (
+	EndpointMode_name = map[int32]string{
+		0: "ENDPOINT_MODE_UNSPECIFIED",
+		1: "ENDPOINT_MODE_VIP",
+		2: "ENDPOINT_MODE_DNSRR",
+	}
+	EndpointMode_value = map[string]int32{
+		"ENDPOINT_MODE_UNSPECIFIED": 0,
+		"ENDPOINT_MODE_VIP":         1,
+		"ENDPOINT_MODE_DNSRR":       2,
+	}
+)
+
+func (x EndpointMode) Enum() *EndpointMode {
+	p := new(EndpointMode)
+	*p = x
+	return p
+}
+
+func (x EndpointMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[2].Descriptor()
+}
+
+func (EndpointMode) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[2]
+}
+
+func (x EndpointMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EndpointMode.Descriptor instead.
+func (EndpointMode) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{2}
+}
+
 type Mount_Type int32
 
 const (
@@ -164,11 +217,11 @@ func (x Mount_Type) String() string {
 }
 
 func (Mount_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[2].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[3].Descriptor()
 }
 
 func (Mount_Type) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[2]
+	return &file_minid_v1_specs_proto_enumTypes[3]
 }
 
 func (x Mount_Type) Number() protoreflect.EnumNumber {
@@ -177,7 +230,7 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type RestartPolicy_Condition int32
@@ -217,11 +270,11 @@ func (x RestartPolicy_Condition) String() string {
 }
 
 func (RestartPolicy_Condition) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[3].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
 }
 
 func (RestartPolicy_Condition) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[3]
+	return &file_minid_v1_specs_proto_enumTypes[4]
 }
 
 func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
@@ -230,7 +283,7 @@ func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartPolicy_Condition.Descriptor instead.
 func (RestartPolicy_Condition) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13, 0}
 }
 
 type PortConfig_Protocol int32
@@ -269,11 +322,11 @@ func (x PortConfig_Protocol) String() string {
 }
 
 func (PortConfig_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
 }
 
 func (PortConfig_Protocol) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[4]
+	return &file_minid_v1_specs_proto_enumTypes[5]
 }
 
 func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
@@ -282,7 +335,7 @@ func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Protocol.Descriptor instead.
 func (PortConfig_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type PortConfig_Mode int32
@@ -318,11 +371,11 @@ func (x PortConfig_Mode) String() string {
 }
 
 func (PortConfig_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
 }
 
 func (PortConfig_Mode) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[5]
+	return &file_minid_v1_specs_proto_enumTypes[6]
 }
 
 func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
@@ -331,7 +384,165 @@ func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Mode.Descriptor instead.
 func (PortConfig_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 1}
+}
+
+// Policy says which tasks a node's published port leads to (mode ingress).
+type PortConfig_Policy int32
+
+const (
+	// As CLUSTER.
+	PortConfig_POLICY_UNSPECIFIED PortConfig_Policy = 0
+	// All, wherever they are.
+	PortConfig_POLICY_CLUSTER PortConfig_Policy = 1
+	// Those on the node itself as long as there are any.
+	PortConfig_POLICY_LOCAL PortConfig_Policy = 2
+)
+
+// Enum value maps for PortConfig_Policy.
+var (
+	PortConfig_Policy_name = map[int32]string{
+		0: "POLICY_UNSPECIFIED",
+		1: "POLICY_CLUSTER",
+		2: "POLICY_LOCAL",
+	}
+	PortConfig_Policy_value = map[string]int32{
+		"POLICY_UNSPECIFIED": 0,
+		"POLICY_CLUSTER":     1,
+		"POLICY_LOCAL":       2,
+	}
+)
+
+func (x PortConfig_Policy) Enum() *PortConfig_Policy {
+	p := new(PortConfig_Policy)
+	*p = x
+	return p
+}
+
+func (x PortConfig_Policy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PortConfig_Policy) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
+}
+
+func (PortConfig_Policy) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[7]
+}
+
+func (x PortConfig_Policy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PortConfig_Policy.Descriptor instead.
+func (PortConfig_Policy) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 2}
+}
+
+// Source says which client address a task sees (mode ingress).
+type PortConfig_Source int32
+
+const (
+	// As PRESERVE.
+	PortConfig_SOURCE_UNSPECIFIED PortConfig_Source = 0
+	// The client's own.
+	PortConfig_SOURCE_PRESERVE PortConfig_Source = 1
+	// That of the node which the client called.
+	PortConfig_SOURCE_MASQUERADE PortConfig_Source = 2
+)
+
+// Enum value maps for PortConfig_Source.
+var (
+	PortConfig_Source_name = map[int32]string{
+		0: "SOURCE_UNSPECIFIED",
+		1: "SOURCE_PRESERVE",
+		2: "SOURCE_MASQUERADE",
+	}
+	PortConfig_Source_value = map[string]int32{
+		"SOURCE_UNSPECIFIED": 0,
+		"SOURCE_PRESERVE":    1,
+		"SOURCE_MASQUERADE":  2,
+	}
+)
+
+func (x PortConfig_Source) Enum() *PortConfig_Source {
+	p := new(PortConfig_Source)
+	*p = x
+	return p
+}
+
+func (x PortConfig_Source) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PortConfig_Source) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[8].Descriptor()
+}
+
+func (PortConfig_Source) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[8]
+}
+
+func (x PortConfig_Source) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PortConfig_Source.Descriptor instead.
+func (PortConfig_Source) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 3}
+}
+
+type NetworkSpec_Driver int32
+
+const (
+	// As OVERLAY.
+	NetworkSpec_DRIVER_UNSPECIFIED NetworkSpec_Driver = 0
+	// Reaches over all nodes.
+	NetworkSpec_DRIVER_OVERLAY NetworkSpec_Driver = 1
+	// Joins the tasks of each node for itself.
+	NetworkSpec_DRIVER_BRIDGE NetworkSpec_Driver = 2
+)
+
+// Enum value maps for NetworkSpec_Driver.
+var (
+	NetworkSpec_Driver_name = map[int32]string{
+		0: "DRIVER_UNSPECIFIED",
+		1: "DRIVER_OVERLAY",
+		2: "DRIVER_BRIDGE",
+	}
+	NetworkSpec_Driver_value = map[string]int32{
+		"DRIVER_UNSPECIFIED": 0,
+		"DRIVER_OVERLAY":     1,
+		"DRIVER_BRIDGE":      2,
+	}
+)
+
+func (x NetworkSpec_Driver) Enum() *NetworkSpec_Driver {
+	p := new(NetworkSpec_Driver)
+	*p = x
+	return p
+}
+
+func (x NetworkSpec_Driver) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NetworkSpec_Driver) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[9].Descriptor()
+}
+
+func (NetworkSpec_Driver) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[9]
+}
+
+func (x NetworkSpec_Driver) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NetworkSpec_Driver.Descriptor instead.
+func (NetworkSpec_Driver) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type UpdateConfig_FailureAction int32
@@ -368,11 +579,11 @@ func (x UpdateConfig_FailureAction) String() string {
 }
 
 func (UpdateConfig_FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[10].Descriptor()
 }
 
 func (UpdateConfig_FailureAction) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[6]
+	return &file_minid_v1_specs_proto_enumTypes[10]
 }
 
 func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
@@ -381,7 +592,7 @@ func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_FailureAction.Descriptor instead.
 func (UpdateConfig_FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type UpdateConfig_Order int32
@@ -418,11 +629,11 @@ func (x UpdateConfig_Order) String() string {
 }
 
 func (UpdateConfig_Order) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[11].Descriptor()
 }
 
 func (UpdateConfig_Order) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[7]
+	return &file_minid_v1_specs_proto_enumTypes[11]
 }
 
 func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
@@ -431,7 +642,7 @@ func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_Order.Descriptor instead.
 func (UpdateConfig_Order) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 1}
 }
 
 type ClusterSpec struct {
@@ -447,7 +658,13 @@ type ClusterSpec struct {
 	// Old snapshots kept beside the newest; 0.
 	MaxSnapshots uint64 `protobuf:"varint,5,opt,name=max_snapshots,json=maxSnapshots,proto3" json:"max_snapshots,omitempty"`
 	// Life of node certificates; 90 days, at least 1 hour.
-	CertExpiry    *durationpb.Duration `protobuf:"bytes,6,opt,name=cert_expiry,json=certExpiry,proto3" json:"cert_expiry,omitempty"`
+	CertExpiry *durationpb.Duration `protobuf:"bytes,6,opt,name=cert_expiry,json=certExpiry,proto3" json:"cert_expiry,omitempty"`
+	// Where subnets of networks come from, and how large they are in bits; from
+	// `swarm init` only. 10.0.0.0/8 and 20.
+	DefaultAddressPools []string `protobuf:"bytes,7,rep,name=default_address_pools,json=defaultAddressPools,proto3" json:"default_address_pools,omitempty"`
+	SubnetMaskLength    uint32   `protobuf:"varint,8,opt,name=subnet_mask_length,json=subnetMaskLength,proto3" json:"subnet_mask_length,omitempty"`
+	// UDP port of the overlays' VXLAN; from `swarm init` only. 4789.
+	DataPathPort  uint32 `protobuf:"varint,9,opt,name=data_path_port,json=dataPathPort,proto3" json:"data_path_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +741,27 @@ func (x *ClusterSpec) GetCertExpiry() *durationpb.Duration {
 	return nil
 }
 
+func (x *ClusterSpec) GetDefaultAddressPools() []string {
+	if x != nil {
+		return x.DefaultAddressPools
+	}
+	return nil
+}
+
+func (x *ClusterSpec) GetSubnetMaskLength() uint32 {
+	if x != nil {
+		return x.SubnetMaskLength
+	}
+	return 0
+}
+
+func (x *ClusterSpec) GetDataPathPort() uint32 {
+	if x != nil {
+		return x.DataPathPort
+	}
+	return 0
+}
+
 type NodeSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -596,6 +834,7 @@ type ServiceSpec struct {
 	//	*ServiceSpec_Global
 	Mode          isServiceSpec_Mode `protobuf_oneof:"mode"`
 	Update        *UpdateConfig      `protobuf:"bytes,6,opt,name=update,proto3" json:"update,omitempty"`
+	EndpointMode  EndpointMode       `protobuf:"varint,7,opt,name=endpoint_mode,json=endpointMode,proto3,enum=minid.v1.EndpointMode" json:"endpoint_mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -681,6 +920,13 @@ func (x *ServiceSpec) GetUpdate() *UpdateConfig {
 		return x.Update
 	}
 	return nil
+}
+
+func (x *ServiceSpec) GetEndpointMode() EndpointMode {
+	if x != nil {
+		return x.EndpointMode
+	}
+	return EndpointMode_ENDPOINT_MODE_UNSPECIFIED
 }
 
 type isServiceSpec_Mode interface {
@@ -781,19 +1027,22 @@ func (*GlobalMode) Descriptor() ([]byte, []int) {
 }
 
 // TaskSpec is what a task is made from. Changing it makes a new spec version;
-// a rolling update replaces the tasks unless only placement, restart policy or
-// pull credentials changed (orchestrator.NeedsReplacement).
+// a rolling update replaces the tasks unless only placement, restart policy,
+// pull credentials or ports of mode ingress changed (orchestrator.NeedsReplacement).
 type TaskSpec struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Container *ContainerSpec         `protobuf:"bytes,1,opt,name=container,proto3" json:"container,omitempty"`
 	Resources *ResourceRequirements  `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
 	Restart   *RestartPolicy         `protobuf:"bytes,3,opt,name=restart,proto3" json:"restart,omitempty"`
 	Placement *Placement             `protobuf:"bytes,4,opt,name=placement,proto3" json:"placement,omitempty"`
-	// Only mode host until the routing mesh exists.
+	// Those of mode ingress are the service's, reached on every node, and those
+	// of mode host each task's, on its node.
 	Ports []*PortConfig `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	Log   *LogConfig    `protobuf:"bytes,6,opt,name=log,proto3" json:"log,omitempty"`
 	// Raised by `service update --force` to replace tasks of an unchanged spec.
-	ForceUpdate   uint64 `protobuf:"varint,7,opt,name=force_update,json=forceUpdate,proto3" json:"force_update,omitempty"`
+	ForceUpdate uint64 `protobuf:"varint,7,opt,name=force_update,json=forceUpdate,proto3" json:"force_update,omitempty"`
+	// The networks that the task is on, besides its node's own.
+	Networks      []*NetworkAttachment `protobuf:"bytes,8,rep,name=networks,proto3" json:"networks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -877,6 +1126,76 @@ func (x *TaskSpec) GetForceUpdate() uint64 {
 	return 0
 }
 
+func (x *TaskSpec) GetNetworks() []*NetworkAttachment {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// NetworkAttachment puts a task on a network.
+type NetworkAttachment struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	NetworkId string                 `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// The network's name, for messages.
+	NetworkName string `protobuf:"bytes,2,opt,name=network_name,json=networkName,proto3" json:"network_name,omitempty"`
+	// More names of the service on this network.
+	Aliases       []string `protobuf:"bytes,3,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkAttachment) Reset() {
+	*x = NetworkAttachment{}
+	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkAttachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkAttachment) ProtoMessage() {}
+
+func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
+func (*NetworkAttachment) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NetworkAttachment) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkAttachment) GetNetworkName() string {
+	if x != nil {
+		return x.NetworkName
+	}
+	return ""
+}
+
+func (x *NetworkAttachment) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
 type ContainerSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Normalised reference, with digest when it could be resolved.
@@ -911,13 +1230,14 @@ type ContainerSpec struct {
 	PullAuth []byte `protobuf:"bytes,20,opt,name=pull_auth,json=pullAuth,proto3" json:"pull_auth,omitempty"`
 	// The platforms that the image has; empty when it could not be resolved.
 	Platforms     []*ImagePlatform `protobuf:"bytes,21,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	Dns           *DNSConfig       `protobuf:"bytes,22,opt,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	mi := &file_minid_v1_specs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1249,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	mi := &file_minid_v1_specs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1262,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{6}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -1092,6 +1412,77 @@ func (x *ContainerSpec) GetPlatforms() []*ImagePlatform {
 	return nil
 }
 
+func (x *ContainerSpec) GetDns() *DNSConfig {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+// DNSConfig changes how a task resolves names that are not the cluster's.
+type DNSConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses to ask instead of the host's.
+	Servers []string `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Domains to try instead of the host's.
+	Search []string `protobuf:"bytes,2,rep,name=search,proto3" json:"search,omitempty"`
+	// As in resolv.conf: "ndots:2".
+	Options       []string `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSConfig) Reset() {
+	*x = DNSConfig{}
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSConfig) ProtoMessage() {}
+
+func (x *DNSConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSConfig.ProtoReflect.Descriptor instead.
+func (*DNSConfig) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DNSConfig) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *DNSConfig) GetSearch() []string {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+func (x *DNSConfig) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
 type ImagePlatform struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Os            string                 `protobuf:"bytes,1,opt,name=os,proto3" json:"os,omitempty"`
@@ -1102,7 +1493,7 @@ type ImagePlatform struct {
 
 func (x *ImagePlatform) Reset() {
 	*x = ImagePlatform{}
-	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1505,7 @@ func (x *ImagePlatform) String() string {
 func (*ImagePlatform) ProtoMessage() {}
 
 func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1518,7 @@ func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagePlatform.ProtoReflect.Descriptor instead.
 func (*ImagePlatform) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{7}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ImagePlatform) GetOs() string {
@@ -1165,7 +1556,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1568,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1581,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -1267,7 +1658,7 @@ type FileReference struct {
 
 func (x *FileReference) Reset() {
 	*x = FileReference{}
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1670,7 @@ func (x *FileReference) String() string {
 func (*FileReference) ProtoMessage() {}
 
 func (x *FileReference) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1683,7 @@ func (x *FileReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReference.ProtoReflect.Descriptor instead.
 func (*FileReference) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FileReference) GetId() string {
@@ -1352,7 +1743,7 @@ type ResourceRequirements struct {
 
 func (x *ResourceRequirements) Reset() {
 	*x = ResourceRequirements{}
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1755,7 @@ func (x *ResourceRequirements) String() string {
 func (*ResourceRequirements) ProtoMessage() {}
 
 func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1768,7 @@ func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceRequirements.ProtoReflect.Descriptor instead.
 func (*ResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResourceRequirements) GetLimitNanoCpus() int64 {
@@ -1430,7 +1821,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1833,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1846,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestartPolicy) GetCondition() RestartPolicy_Condition {
@@ -1500,7 +1891,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1903,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1916,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -1553,16 +1944,20 @@ type PortConfig struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Protocol PortConfig_Protocol    `protobuf:"varint,1,opt,name=protocol,proto3,enum=minid.v1.PortConfig_Protocol" json:"protocol,omitempty"`
 	Target   uint32                 `protobuf:"varint,2,opt,name=target,proto3" json:"target,omitempty"`
-	// 0: the node chooses (mode host).
-	Published     uint32          `protobuf:"varint,3,opt,name=published,proto3" json:"published,omitempty"`
-	Mode          PortConfig_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=minid.v1.PortConfig_Mode" json:"mode,omitempty"`
+	// 0: the node chooses (mode host), or the managers from 30000 to 32767.
+	Published uint32          `protobuf:"varint,3,opt,name=published,proto3" json:"published,omitempty"`
+	Mode      PortConfig_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=minid.v1.PortConfig_Mode" json:"mode,omitempty"`
+	// Answer only on this address of the host; empty is on all.
+	HostIp        string            `protobuf:"bytes,5,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	Policy        PortConfig_Policy `protobuf:"varint,6,opt,name=policy,proto3,enum=minid.v1.PortConfig_Policy" json:"policy,omitempty"`
+	Source        PortConfig_Source `protobuf:"varint,7,opt,name=source,proto3,enum=minid.v1.PortConfig_Source" json:"source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortConfig) Reset() {
 	*x = PortConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1969,7 @@ func (x *PortConfig) String() string {
 func (*PortConfig) ProtoMessage() {}
 
 func (x *PortConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1982,7 @@ func (x *PortConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortConfig.ProtoReflect.Descriptor instead.
 func (*PortConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PortConfig) GetProtocol() PortConfig_Protocol {
@@ -1618,6 +2013,223 @@ func (x *PortConfig) GetMode() PortConfig_Mode {
 	return PortConfig_MODE_UNSPECIFIED
 }
 
+func (x *PortConfig) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *PortConfig) GetPolicy() PortConfig_Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return PortConfig_POLICY_UNSPECIFIED
+}
+
+func (x *PortConfig) GetSource() PortConfig_Source {
+	if x != nil {
+		return x.Source
+	}
+	return PortConfig_SOURCE_UNSPECIFIED
+}
+
+type NetworkSpec struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Driver NetworkSpec_Driver     `protobuf:"varint,3,opt,name=driver,proto3,enum=minid.v1.NetworkSpec_Driver" json:"driver,omitempty"`
+	// Kept for Swarm's sake: containers outside of services may join.
+	Attachable bool `protobuf:"varint,4,opt,name=attachable,proto3" json:"attachable,omitempty"`
+	// No way out of it, and no names but the cluster's.
+	Internal bool `protobuf:"varint,5,opt,name=internal,proto3" json:"internal,omitempty"`
+	// The routing mesh's own network, one per cluster: numbers nodes, carries no tasks.
+	Ingress bool `protobuf:"varint,6,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	// Has an IPv6 subnet too.
+	Ipv6 bool `protobuf:"varint,7,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	// Carried by WireGuard between nodes.
+	Encrypted bool `protobuf:"varint,8,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
+	// The subnets wanted, at most one per family; the allocator adds what is missing.
+	Pools []*AddressPool `protobuf:"bytes,9,rep,name=pools,proto3" json:"pools,omitempty"`
+	// In bytes; 0: what the path between the nodes lets through.
+	Mtu uint32 `protobuf:"varint,10,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// VXLAN's number of the network; 0: the allocator chooses, from 4096.
+	Vni           uint32 `protobuf:"varint,11,opt,name=vni,proto3" json:"vni,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkSpec) Reset() {
+	*x = NetworkSpec{}
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkSpec) ProtoMessage() {}
+
+func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
+func (*NetworkSpec) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NetworkSpec) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkSpec) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetDriver() NetworkSpec_Driver {
+	if x != nil {
+		return x.Driver
+	}
+	return NetworkSpec_DRIVER_UNSPECIFIED
+}
+
+func (x *NetworkSpec) GetAttachable() bool {
+	if x != nil {
+		return x.Attachable
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetInternal() bool {
+	if x != nil {
+		return x.Internal
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetIngress() bool {
+	if x != nil {
+		return x.Ingress
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetPools() []*AddressPool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *NetworkSpec) GetVni() uint32 {
+	if x != nil {
+		return x.Vni
+	}
+	return 0
+}
+
+// AddressPool is a subnet of a network.
+type AddressPool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In CIDR form.
+	Subnet string `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	// Reserved, not used by tasks. The subnet's first address when empty.
+	Gateway string `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Tasks and services get addresses from this part only; empty is all of it.
+	IpRange       string `protobuf:"bytes,3,opt,name=ip_range,json=ipRange,proto3" json:"ip_range,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressPool) Reset() {
+	*x = AddressPool{}
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressPool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressPool) ProtoMessage() {}
+
+func (x *AddressPool) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressPool.ProtoReflect.Descriptor instead.
+func (*AddressPool) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AddressPool) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *AddressPool) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *AddressPool) GetIpRange() string {
+	if x != nil {
+		return x.IpRange
+	}
+	return ""
+}
+
 // LogConfig bounds a task's log on its node's disk.
 type LogConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1631,7 +2243,7 @@ type LogConfig struct {
 
 func (x *LogConfig) Reset() {
 	*x = LogConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +2255,7 @@ func (x *LogConfig) String() string {
 func (*LogConfig) ProtoMessage() {}
 
 func (x *LogConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +2268,7 @@ func (x *LogConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
 func (*LogConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogConfig) GetMaxSizeBytes() int64 {
@@ -1690,7 +2302,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +2314,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +2327,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -1772,7 +2384,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +2396,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +2409,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SecretSpec) GetName() string {
@@ -1833,7 +2445,7 @@ type ConfigSpec struct {
 
 func (x *ConfigSpec) Reset() {
 	*x = ConfigSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2457,7 @@ func (x *ConfigSpec) String() string {
 func (*ConfigSpec) ProtoMessage() {}
 
 func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2470,7 @@ func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSpec.ProtoReflect.Descriptor instead.
 func (*ConfigSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConfigSpec) GetName() string {
@@ -1886,7 +2498,7 @@ var File_minid_v1_specs_proto protoreflect.FileDescriptor
 
 const file_minid_v1_specs_proto_rawDesc = "" +
 	"\n" +
-	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa3\x02\n" +
+	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xab\x03\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12,\n" +
@@ -1894,14 +2506,17 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x11snapshot_interval\x18\x04 \x01(\x04R\x10snapshotInterval\x12#\n" +
 	"\rmax_snapshots\x18\x05 \x01(\x04R\fmaxSnapshots\x12:\n" +
 	"\vcert_expiry\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"certExpiry\"\xe5\x01\n" +
+	"certExpiry\x122\n" +
+	"\x15default_address_pools\x18\a \x03(\tR\x13defaultAddressPools\x12,\n" +
+	"\x12subnet_mask_length\x18\b \x01(\rR\x10subnetMaskLength\x12$\n" +
+	"\x0edata_path_port\x18\t \x01(\rR\fdataPathPort\"\xe5\x01\n" +
 	"\bNodeSpec\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.minid.v1.NodeSpec.LabelsEntryR\x06labels\x12&\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x12.minid.v1.NodeRoleR\x04role\x12>\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe3\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\x03\n" +
 	"\vServiceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x06labels\x18\x02 \x03(\v2!.minid.v1.ServiceSpec.LabelsEntryR\x06labels\x12&\n" +
@@ -1910,7 +2525,8 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"replicated\x18\x04 \x01(\v2\x18.minid.v1.ReplicatedModeH\x00R\n" +
 	"replicated\x12.\n" +
 	"\x06global\x18\x05 \x01(\v2\x14.minid.v1.GlobalModeH\x00R\x06global\x12.\n" +
-	"\x06update\x18\x06 \x01(\v2\x16.minid.v1.UpdateConfigR\x06update\x1a9\n" +
+	"\x06update\x18\x06 \x01(\v2\x16.minid.v1.UpdateConfigR\x06update\x12;\n" +
+	"\rendpoint_mode\x18\a \x01(\x0e2\x16.minid.v1.EndpointModeR\fendpointMode\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
@@ -1918,7 +2534,7 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x0eReplicatedMode\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x04R\breplicas\"\f\n" +
 	"\n" +
-	"GlobalMode\"\xdb\x02\n" +
+	"GlobalMode\"\x94\x03\n" +
 	"\bTaskSpec\x125\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x17.minid.v1.ContainerSpecR\tcontainer\x12<\n" +
 	"\tresources\x18\x02 \x01(\v2\x1e.minid.v1.ResourceRequirementsR\tresources\x121\n" +
@@ -1926,7 +2542,13 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\tplacement\x18\x04 \x01(\v2\x13.minid.v1.PlacementR\tplacement\x12*\n" +
 	"\x05ports\x18\x05 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\x12%\n" +
 	"\x03log\x18\x06 \x01(\v2\x13.minid.v1.LogConfigR\x03log\x12!\n" +
-	"\fforce_update\x18\a \x01(\x04R\vforceUpdate\"\x92\x06\n" +
+	"\fforce_update\x18\a \x01(\x04R\vforceUpdate\x127\n" +
+	"\bnetworks\x18\b \x03(\v2\x1b.minid.v1.NetworkAttachmentR\bnetworks\"o\n" +
+	"\x11NetworkAttachment\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12!\n" +
+	"\fnetwork_name\x18\x02 \x01(\tR\vnetworkName\x12\x18\n" +
+	"\aaliases\x18\x03 \x03(\tR\aaliases\"\xb9\x06\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -1953,10 +2575,15 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\asecrets\x18\x12 \x03(\v2\x17.minid.v1.FileReferenceR\asecrets\x121\n" +
 	"\aconfigs\x18\x13 \x03(\v2\x17.minid.v1.FileReferenceR\aconfigs\x12\x1b\n" +
 	"\tpull_auth\x18\x14 \x01(\fR\bpullAuth\x125\n" +
-	"\tplatforms\x18\x15 \x03(\v2\x17.minid.v1.ImagePlatformR\tplatforms\x1a9\n" +
+	"\tplatforms\x18\x15 \x03(\v2\x17.minid.v1.ImagePlatformR\tplatforms\x12%\n" +
+	"\x03dns\x18\x16 \x01(\v2\x13.minid.v1.DNSConfigR\x03dns\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\tDNSConfig\x12\x18\n" +
+	"\aservers\x18\x01 \x03(\tR\aservers\x12\x16\n" +
+	"\x06search\x18\x02 \x03(\tR\x06search\x12\x18\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"C\n" +
 	"\rImagePlatform\x12\x0e\n" +
 	"\x02os\x18\x01 \x01(\tR\x02os\x12\"\n" +
 	"\farchitecture\x18\x02 \x01(\tR\farchitecture\"\xe6\x02\n" +
@@ -2003,13 +2630,16 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\tPlacement\x12 \n" +
 	"\vconstraints\x18\x01 \x03(\tR\vconstraints\x12\x16\n" +
 	"\x06spread\x18\x02 \x03(\tR\x06spread\x121\n" +
-	"\x15max_replicas_per_node\x18\x03 \x01(\x04R\x12maxReplicasPerNode\"\xc8\x02\n" +
+	"\x15max_replicas_per_node\x18\x03 \x01(\x04R\x12maxReplicasPerNode\"\xe1\x04\n" +
 	"\n" +
 	"PortConfig\x129\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x1d.minid.v1.PortConfig.ProtocolR\bprotocol\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\rR\x06target\x12\x1c\n" +
 	"\tpublished\x18\x03 \x01(\rR\tpublished\x12-\n" +
-	"\x04mode\x18\x04 \x01(\x0e2\x19.minid.v1.PortConfig.ModeR\x04mode\"[\n" +
+	"\x04mode\x18\x04 \x01(\x0e2\x19.minid.v1.PortConfig.ModeR\x04mode\x12\x17\n" +
+	"\ahost_ip\x18\x05 \x01(\tR\x06hostIp\x123\n" +
+	"\x06policy\x18\x06 \x01(\x0e2\x1b.minid.v1.PortConfig.PolicyR\x06policy\x123\n" +
+	"\x06source\x18\a \x01(\x0e2\x1b.minid.v1.PortConfig.SourceR\x06source\"[\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x10\n" +
@@ -2018,7 +2648,41 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fMODE_INGRESS\x10\x01\x12\r\n" +
-	"\tMODE_HOST\x10\x02\"N\n" +
+	"\tMODE_HOST\x10\x02\"F\n" +
+	"\x06Policy\x12\x16\n" +
+	"\x12POLICY_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0ePOLICY_CLUSTER\x10\x01\x12\x10\n" +
+	"\fPOLICY_LOCAL\x10\x02\"L\n" +
+	"\x06Source\x12\x16\n" +
+	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSOURCE_PRESERVE\x10\x01\x12\x15\n" +
+	"\x11SOURCE_MASQUERADE\x10\x02\"\xef\x03\n" +
+	"\vNetworkSpec\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\x06labels\x18\x02 \x03(\v2!.minid.v1.NetworkSpec.LabelsEntryR\x06labels\x124\n" +
+	"\x06driver\x18\x03 \x01(\x0e2\x1c.minid.v1.NetworkSpec.DriverR\x06driver\x12\x1e\n" +
+	"\n" +
+	"attachable\x18\x04 \x01(\bR\n" +
+	"attachable\x12\x1a\n" +
+	"\binternal\x18\x05 \x01(\bR\binternal\x12\x18\n" +
+	"\aingress\x18\x06 \x01(\bR\aingress\x12\x12\n" +
+	"\x04ipv6\x18\a \x01(\bR\x04ipv6\x12\x1c\n" +
+	"\tencrypted\x18\b \x01(\bR\tencrypted\x12+\n" +
+	"\x05pools\x18\t \x03(\v2\x15.minid.v1.AddressPoolR\x05pools\x12\x10\n" +
+	"\x03mtu\x18\n" +
+	" \x01(\rR\x03mtu\x12\x10\n" +
+	"\x03vni\x18\v \x01(\rR\x03vni\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
+	"\x06Driver\x12\x16\n" +
+	"\x12DRIVER_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eDRIVER_OVERLAY\x10\x01\x12\x11\n" +
+	"\rDRIVER_BRIDGE\x10\x02\"Z\n" +
+	"\vAddressPool\x12\x16\n" +
+	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x18\n" +
+	"\agateway\x18\x02 \x01(\tR\agateway\x12\x19\n" +
+	"\bip_range\x18\x03 \x01(\tR\aipRange\"N\n" +
 	"\tLogConfig\x12$\n" +
 	"\x0emax_size_bytes\x18\x01 \x01(\x03R\fmaxSizeBytes\x12\x1b\n" +
 	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\"\xf8\x03\n" +
@@ -2061,7 +2725,11 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x1dNODE_AVAILABILITY_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18NODE_AVAILABILITY_ACTIVE\x10\x01\x12\x1b\n" +
 	"\x17NODE_AVAILABILITY_PAUSE\x10\x02\x12\x1b\n" +
-	"\x17NODE_AVAILABILITY_DRAIN\x10\x03B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
+	"\x17NODE_AVAILABILITY_DRAIN\x10\x03*]\n" +
+	"\fEndpointMode\x12\x1d\n" +
+	"\x19ENDPOINT_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ENDPOINT_MODE_VIP\x10\x01\x12\x17\n" +
+	"\x13ENDPOINT_MODE_DNSRR\x10\x02B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
 var (
 	file_minid_v1_specs_proto_rawDescOnce sync.Once
@@ -2075,82 +2743,99 @@ func file_minid_v1_specs_proto_rawDescGZIP() []byte {
 	return file_minid_v1_specs_proto_rawDescData
 }
 
-var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
+var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_minid_v1_specs_proto_goTypes = []any{
 	(NodeRole)(0),                   // 0: minid.v1.NodeRole
 	(NodeAvailability)(0),           // 1: minid.v1.NodeAvailability
-	(Mount_Type)(0),                 // 2: minid.v1.Mount.Type
-	(RestartPolicy_Condition)(0),    // 3: minid.v1.RestartPolicy.Condition
-	(PortConfig_Protocol)(0),        // 4: minid.v1.PortConfig.Protocol
-	(PortConfig_Mode)(0),            // 5: minid.v1.PortConfig.Mode
-	(UpdateConfig_FailureAction)(0), // 6: minid.v1.UpdateConfig.FailureAction
-	(UpdateConfig_Order)(0),         // 7: minid.v1.UpdateConfig.Order
-	(*ClusterSpec)(nil),             // 8: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),                // 9: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),             // 10: minid.v1.ServiceSpec
-	(*ReplicatedMode)(nil),          // 11: minid.v1.ReplicatedMode
-	(*GlobalMode)(nil),              // 12: minid.v1.GlobalMode
-	(*TaskSpec)(nil),                // 13: minid.v1.TaskSpec
-	(*ContainerSpec)(nil),           // 14: minid.v1.ContainerSpec
-	(*ImagePlatform)(nil),           // 15: minid.v1.ImagePlatform
-	(*Mount)(nil),                   // 16: minid.v1.Mount
-	(*FileReference)(nil),           // 17: minid.v1.FileReference
-	(*ResourceRequirements)(nil),    // 18: minid.v1.ResourceRequirements
-	(*RestartPolicy)(nil),           // 19: minid.v1.RestartPolicy
-	(*Placement)(nil),               // 20: minid.v1.Placement
-	(*PortConfig)(nil),              // 21: minid.v1.PortConfig
-	(*LogConfig)(nil),               // 22: minid.v1.LogConfig
-	(*UpdateConfig)(nil),            // 23: minid.v1.UpdateConfig
-	(*SecretSpec)(nil),              // 24: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),              // 25: minid.v1.ConfigSpec
-	nil,                             // 26: minid.v1.NodeSpec.LabelsEntry
-	nil,                             // 27: minid.v1.ServiceSpec.LabelsEntry
-	nil,                             // 28: minid.v1.ContainerSpec.LabelsEntry
-	nil,                             // 29: minid.v1.SecretSpec.LabelsEntry
-	nil,                             // 30: minid.v1.ConfigSpec.LabelsEntry
-	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
+	(EndpointMode)(0),               // 2: minid.v1.EndpointMode
+	(Mount_Type)(0),                 // 3: minid.v1.Mount.Type
+	(RestartPolicy_Condition)(0),    // 4: minid.v1.RestartPolicy.Condition
+	(PortConfig_Protocol)(0),        // 5: minid.v1.PortConfig.Protocol
+	(PortConfig_Mode)(0),            // 6: minid.v1.PortConfig.Mode
+	(PortConfig_Policy)(0),          // 7: minid.v1.PortConfig.Policy
+	(PortConfig_Source)(0),          // 8: minid.v1.PortConfig.Source
+	(NetworkSpec_Driver)(0),         // 9: minid.v1.NetworkSpec.Driver
+	(UpdateConfig_FailureAction)(0), // 10: minid.v1.UpdateConfig.FailureAction
+	(UpdateConfig_Order)(0),         // 11: minid.v1.UpdateConfig.Order
+	(*ClusterSpec)(nil),             // 12: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),                // 13: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),             // 14: minid.v1.ServiceSpec
+	(*ReplicatedMode)(nil),          // 15: minid.v1.ReplicatedMode
+	(*GlobalMode)(nil),              // 16: minid.v1.GlobalMode
+	(*TaskSpec)(nil),                // 17: minid.v1.TaskSpec
+	(*NetworkAttachment)(nil),       // 18: minid.v1.NetworkAttachment
+	(*ContainerSpec)(nil),           // 19: minid.v1.ContainerSpec
+	(*DNSConfig)(nil),               // 20: minid.v1.DNSConfig
+	(*ImagePlatform)(nil),           // 21: minid.v1.ImagePlatform
+	(*Mount)(nil),                   // 22: minid.v1.Mount
+	(*FileReference)(nil),           // 23: minid.v1.FileReference
+	(*ResourceRequirements)(nil),    // 24: minid.v1.ResourceRequirements
+	(*RestartPolicy)(nil),           // 25: minid.v1.RestartPolicy
+	(*Placement)(nil),               // 26: minid.v1.Placement
+	(*PortConfig)(nil),              // 27: minid.v1.PortConfig
+	(*NetworkSpec)(nil),             // 28: minid.v1.NetworkSpec
+	(*AddressPool)(nil),             // 29: minid.v1.AddressPool
+	(*LogConfig)(nil),               // 30: minid.v1.LogConfig
+	(*UpdateConfig)(nil),            // 31: minid.v1.UpdateConfig
+	(*SecretSpec)(nil),              // 32: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),              // 33: minid.v1.ConfigSpec
+	nil,                             // 34: minid.v1.NodeSpec.LabelsEntry
+	nil,                             // 35: minid.v1.ServiceSpec.LabelsEntry
+	nil,                             // 36: minid.v1.ContainerSpec.LabelsEntry
+	nil,                             // 37: minid.v1.NetworkSpec.LabelsEntry
+	nil,                             // 38: minid.v1.SecretSpec.LabelsEntry
+	nil,                             // 39: minid.v1.ConfigSpec.LabelsEntry
+	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
 }
 var file_minid_v1_specs_proto_depIdxs = []int32{
-	31, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
-	31, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
-	26, // 2: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
+	40, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
+	40, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
+	34, // 2: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
 	0,  // 3: minid.v1.NodeSpec.role:type_name -> minid.v1.NodeRole
 	1,  // 4: minid.v1.NodeSpec.availability:type_name -> minid.v1.NodeAvailability
-	27, // 5: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
-	13, // 6: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
-	11, // 7: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
-	12, // 8: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
-	23, // 9: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
-	14, // 10: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
-	18, // 11: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
-	19, // 12: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
-	20, // 13: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
-	21, // 14: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
-	22, // 15: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
-	31, // 16: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	16, // 17: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
-	28, // 18: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
-	17, // 19: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
-	17, // 20: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
-	15, // 21: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
-	2,  // 22: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
-	3,  // 23: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
-	31, // 24: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	31, // 25: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	4,  // 26: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
-	5,  // 27: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
-	31, // 28: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
-	6,  // 29: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
-	31, // 30: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
-	7,  // 31: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
-	29, // 32: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
-	30, // 33: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	35, // 5: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
+	17, // 6: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
+	15, // 7: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
+	16, // 8: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
+	31, // 9: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
+	2,  // 10: minid.v1.ServiceSpec.endpoint_mode:type_name -> minid.v1.EndpointMode
+	19, // 11: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
+	24, // 12: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
+	25, // 13: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
+	26, // 14: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
+	27, // 15: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
+	30, // 16: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
+	18, // 17: minid.v1.TaskSpec.networks:type_name -> minid.v1.NetworkAttachment
+	40, // 18: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	22, // 19: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
+	36, // 20: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
+	23, // 21: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
+	23, // 22: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
+	21, // 23: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
+	20, // 24: minid.v1.ContainerSpec.dns:type_name -> minid.v1.DNSConfig
+	3,  // 25: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
+	4,  // 26: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
+	40, // 27: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	40, // 28: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	5,  // 29: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
+	6,  // 30: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
+	7,  // 31: minid.v1.PortConfig.policy:type_name -> minid.v1.PortConfig.Policy
+	8,  // 32: minid.v1.PortConfig.source:type_name -> minid.v1.PortConfig.Source
+	37, // 33: minid.v1.NetworkSpec.labels:type_name -> minid.v1.NetworkSpec.LabelsEntry
+	9,  // 34: minid.v1.NetworkSpec.driver:type_name -> minid.v1.NetworkSpec.Driver
+	29, // 35: minid.v1.NetworkSpec.pools:type_name -> minid.v1.AddressPool
+	40, // 36: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
+	10, // 37: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
+	40, // 38: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
+	11, // 39: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
+	38, // 40: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
+	39, // 41: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_specs_proto_init() }
@@ -2167,8 +2852,8 @@ func file_minid_v1_specs_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_specs_proto_rawDesc), len(file_minid_v1_specs_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   23,
+			NumEnums:      12,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
