@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/network/netns"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -157,7 +158,7 @@ func TestLifeOfTasks(t *testing.T) {
 	b := openBridge(t)
 	ctx := t.Context()
 	ns, addr, err := b.Attach(ctx, "one")
-	if err != nil || !isNamespace(ns) {
+	if err != nil || !netns.Exists(ns) {
 		t.Fatal(ns, err)
 	}
 	if _, again, err := b.Attach(ctx, "one"); err != nil || again != addr {
@@ -187,7 +188,7 @@ func TestLifeOfTasks(t *testing.T) {
 	if err := b.Detach(ctx, "one"); err != nil {
 		t.Error(err)
 	}
-	if isNamespace(ns) {
+	if netns.Exists(ns) {
 		t.Error("namespace outlives its task")
 	}
 	if _, err := b.Publish(ctx, "two", host(8080)); err != nil {
