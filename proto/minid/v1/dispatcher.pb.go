@@ -1129,6 +1129,9 @@ type AssignedTask struct {
 	// What the managers believe; an agent that knows the task ignores it.
 	ObservedState TaskState      `protobuf:"varint,6,opt,name=observed_state,json=observedState,proto3,enum=minid.v1.TaskState" json:"observed_state,omitempty"`
 	Addresses     []*TaskAddress `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// New connections may go to it: the managers know that it runs, and it is to
+	// go on running.
+	Serving       bool `protobuf:"varint,8,opt,name=serving,proto3" json:"serving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1212,6 +1215,82 @@ func (x *AssignedTask) GetAddresses() []*TaskAddress {
 	return nil
 }
 
+func (x *AssignedTask) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+// TaskNetwork is what the network has to know of a task to take it in.
+type TaskNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	ServiceId     string                 `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	Addresses     []*TaskAddress         `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Dns           *DNSConfig             `protobuf:"bytes,4,opt,name=dns,proto3" json:"dns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskNetwork) Reset() {
+	*x = TaskNetwork{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskNetwork) ProtoMessage() {}
+
+func (x *TaskNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskNetwork.ProtoReflect.Descriptor instead.
+func (*TaskNetwork) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TaskNetwork) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskNetwork) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *TaskNetwork) GetAddresses() []*TaskAddress {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *TaskNetwork) GetDns() *DNSConfig {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
 // AssignedSpec is one version of one service's task spec, sent once per node.
 type AssignedSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1226,7 +1305,7 @@ type AssignedSpec struct {
 
 func (x *AssignedSpec) Reset() {
 	*x = AssignedSpec{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[14]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1317,7 @@ func (x *AssignedSpec) String() string {
 func (*AssignedSpec) ProtoMessage() {}
 
 func (x *AssignedSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[14]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1330,7 @@ func (x *AssignedSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedSpec.ProtoReflect.Descriptor instead.
 func (*AssignedSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AssignedSpec) GetServiceId() string {
@@ -1304,7 +1383,7 @@ type AssignedNetwork struct {
 
 func (x *AssignedNetwork) Reset() {
 	*x = AssignedNetwork{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1395,7 @@ func (x *AssignedNetwork) String() string {
 func (*AssignedNetwork) ProtoMessage() {}
 
 func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[15]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1408,7 @@ func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedNetwork.ProtoReflect.Descriptor instead.
 func (*AssignedNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AssignedNetwork) GetId() string {
@@ -1377,7 +1456,7 @@ type NetworkService struct {
 
 func (x *NetworkService) Reset() {
 	*x = NetworkService{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1468,7 @@ func (x *NetworkService) String() string {
 func (*NetworkService) ProtoMessage() {}
 
 func (x *NetworkService) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[16]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1481,7 @@ func (x *NetworkService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkService.ProtoReflect.Descriptor instead.
 func (*NetworkService) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NetworkService) GetServiceId() string {
@@ -1468,7 +1547,7 @@ type NetworkEndpoint struct {
 
 func (x *NetworkEndpoint) Reset() {
 	*x = NetworkEndpoint{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1559,7 @@ func (x *NetworkEndpoint) String() string {
 func (*NetworkEndpoint) ProtoMessage() {}
 
 func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[17]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1572,7 @@ func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
 func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NetworkEndpoint) GetTaskId() string {
@@ -1560,7 +1639,7 @@ type NetworkPeer struct {
 
 func (x *NetworkPeer) Reset() {
 	*x = NetworkPeer{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1651,7 @@ func (x *NetworkPeer) String() string {
 func (*NetworkPeer) ProtoMessage() {}
 
 func (x *NetworkPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[18]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1664,7 @@ func (x *NetworkPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkPeer.ProtoReflect.Descriptor instead.
 func (*NetworkPeer) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NetworkPeer) GetNodeId() string {
@@ -1643,7 +1722,7 @@ type PublishedService struct {
 
 func (x *PublishedService) Reset() {
 	*x = PublishedService{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1734,7 @@ func (x *PublishedService) String() string {
 func (*PublishedService) ProtoMessage() {}
 
 func (x *PublishedService) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[19]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1747,7 @@ func (x *PublishedService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishedService.ProtoReflect.Descriptor instead.
 func (*PublishedService) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PublishedService) GetServiceId() string {
@@ -1704,7 +1783,7 @@ type PublishedBackend struct {
 
 func (x *PublishedBackend) Reset() {
 	*x = PublishedBackend{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1795,7 @@ func (x *PublishedBackend) String() string {
 func (*PublishedBackend) ProtoMessage() {}
 
 func (x *PublishedBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[20]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1808,7 @@ func (x *PublishedBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishedBackend.ProtoReflect.Descriptor instead.
 func (*PublishedBackend) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PublishedBackend) GetServiceId() string {
@@ -1763,7 +1842,7 @@ type NetworkKeys struct {
 
 func (x *NetworkKeys) Reset() {
 	*x = NetworkKeys{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1854,7 @@ func (x *NetworkKeys) String() string {
 func (*NetworkKeys) ProtoMessage() {}
 
 func (x *NetworkKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[21]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1867,7 @@ func (x *NetworkKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkKeys.ProtoReflect.Descriptor instead.
 func (*NetworkKeys) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NetworkKeys) GetKeys() []*NetworkKey {
@@ -1814,7 +1893,7 @@ type Attach struct {
 
 func (x *Attach) Reset() {
 	*x = Attach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1905,7 @@ func (x *Attach) String() string {
 func (*Attach) ProtoMessage() {}
 
 func (x *Attach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[22]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1918,7 @@ func (x *Attach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attach.ProtoReflect.Descriptor instead.
 func (*Attach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Attach) GetId() string {
@@ -1916,7 +1995,7 @@ type ProbeAttach struct {
 
 func (x *ProbeAttach) Reset() {
 	*x = ProbeAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1928,7 +2007,7 @@ func (x *ProbeAttach) String() string {
 func (*ProbeAttach) ProtoMessage() {}
 
 func (x *ProbeAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[23]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1941,7 +2020,7 @@ func (x *ProbeAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeAttach.ProtoReflect.Descriptor instead.
 func (*ProbeAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ProbeAttach) GetNodeIds() []string {
@@ -1963,7 +2042,7 @@ type LogsAttach struct {
 
 func (x *LogsAttach) Reset() {
 	*x = LogsAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2054,7 @@ func (x *LogsAttach) String() string {
 func (*LogsAttach) ProtoMessage() {}
 
 func (x *LogsAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2067,7 @@ func (x *LogsAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsAttach.ProtoReflect.Descriptor instead.
 func (*LogsAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogsAttach) GetTaskId() string {
@@ -2029,7 +2108,7 @@ type ExecAttach struct {
 
 func (x *ExecAttach) Reset() {
 	*x = ExecAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2120,7 @@ func (x *ExecAttach) String() string {
 func (*ExecAttach) ProtoMessage() {}
 
 func (x *ExecAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2133,7 @@ func (x *ExecAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecAttach.ProtoReflect.Descriptor instead.
 func (*ExecAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecAttach) GetTaskId() string {
@@ -2087,7 +2166,7 @@ type AttachUp struct {
 
 func (x *AttachUp) Reset() {
 	*x = AttachUp{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2099,7 +2178,7 @@ func (x *AttachUp) String() string {
 func (*AttachUp) ProtoMessage() {}
 
 func (x *AttachUp) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2112,7 +2191,7 @@ func (x *AttachUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachUp.ProtoReflect.Descriptor instead.
 func (*AttachUp) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttachUp) GetKind() isAttachUp_Kind {
@@ -2214,7 +2293,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2226,7 +2305,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2239,7 +2318,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogBatch) GetEntries() []*LogEntry {
@@ -2267,7 +2346,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2358,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2371,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogEntry) GetAt() *timestamppb.Timestamp {
@@ -2328,7 +2407,7 @@ type AttachDown struct {
 
 func (x *AttachDown) Reset() {
 	*x = AttachDown{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2419,7 @@ func (x *AttachDown) String() string {
 func (*AttachDown) ProtoMessage() {}
 
 func (x *AttachDown) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2432,7 @@ func (x *AttachDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachDown.ProtoReflect.Descriptor instead.
 func (*AttachDown) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttachDown) GetKind() isAttachDown_Kind {
@@ -2448,7 +2527,7 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\x04kind\"G\n" +
 	"\rAssignmentKey\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.minid.v1.ItemKindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x9f\x02\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xb9\x02\n" +
 	"\fAssignedTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2457,7 +2536,14 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x128\n" +
 	"\rdesired_state\x18\x05 \x01(\x0e2\x13.minid.v1.TaskStateR\fdesiredState\x12:\n" +
 	"\x0eobserved_state\x18\x06 \x01(\x0e2\x13.minid.v1.TaskStateR\robservedState\x123\n" +
-	"\taddresses\x18\a \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\"\xa6\x02\n" +
+	"\taddresses\x18\a \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\x12\x18\n" +
+	"\aserving\x18\b \x01(\bR\aserving\"\xa1\x01\n" +
+	"\vTaskNetwork\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x123\n" +
+	"\taddresses\x18\x03 \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\x12%\n" +
+	"\x03dns\x18\x04 \x01(\v2\x13.minid.v1.DNSConfigR\x03dns\"\xa6\x02\n" +
 	"\fAssignedSpec\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x18\n" +
@@ -2582,7 +2668,7 @@ func file_minid_v1_dispatcher_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_dispatcher_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_minid_v1_dispatcher_proto_goTypes = []any{
 	(ItemKind)(0),                 // 0: minid.v1.ItemKind
 	(*NotLeader)(nil),             // 1: minid.v1.NotLeader
@@ -2599,107 +2685,111 @@ var file_minid_v1_dispatcher_proto_goTypes = []any{
 	(*Assignment)(nil),            // 12: minid.v1.Assignment
 	(*AssignmentKey)(nil),         // 13: minid.v1.AssignmentKey
 	(*AssignedTask)(nil),          // 14: minid.v1.AssignedTask
-	(*AssignedSpec)(nil),          // 15: minid.v1.AssignedSpec
-	(*AssignedNetwork)(nil),       // 16: minid.v1.AssignedNetwork
-	(*NetworkService)(nil),        // 17: minid.v1.NetworkService
-	(*NetworkEndpoint)(nil),       // 18: minid.v1.NetworkEndpoint
-	(*NetworkPeer)(nil),           // 19: minid.v1.NetworkPeer
-	(*PublishedService)(nil),      // 20: minid.v1.PublishedService
-	(*PublishedBackend)(nil),      // 21: minid.v1.PublishedBackend
-	(*NetworkKeys)(nil),           // 22: minid.v1.NetworkKeys
-	(*Attach)(nil),                // 23: minid.v1.Attach
-	(*ProbeAttach)(nil),           // 24: minid.v1.ProbeAttach
-	(*LogsAttach)(nil),            // 25: minid.v1.LogsAttach
-	(*ExecAttach)(nil),            // 26: minid.v1.ExecAttach
-	(*AttachUp)(nil),              // 27: minid.v1.AttachUp
-	(*LogBatch)(nil),              // 28: minid.v1.LogBatch
-	(*LogEntry)(nil),              // 29: minid.v1.LogEntry
-	(*AttachDown)(nil),            // 30: minid.v1.AttachDown
-	nil,                           // 31: minid.v1.AssignedSpec.ServiceLabelsEntry
-	(*NodeDescription)(nil),       // 32: minid.v1.NodeDescription
-	(*TaskStatusReport)(nil),      // 33: minid.v1.TaskStatusReport
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
-	(NodeRole)(0),                 // 35: minid.v1.NodeRole
-	(*Secret)(nil),                // 36: minid.v1.Secret
-	(*Config)(nil),                // 37: minid.v1.Config
-	(TaskState)(0),                // 38: minid.v1.TaskState
-	(*TaskAddress)(nil),           // 39: minid.v1.TaskAddress
-	(*TaskSpec)(nil),              // 40: minid.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 41: minid.v1.NetworkSpec
-	(*NetworkAllocation)(nil),     // 42: minid.v1.NetworkAllocation
-	(*PortConfig)(nil),            // 43: minid.v1.PortConfig
-	(*NetworkKey)(nil),            // 44: minid.v1.NetworkKey
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*ExecStart)(nil),             // 46: minid.v1.ExecStart
-	(*ExecOutput)(nil),            // 47: minid.v1.ExecOutput
-	(*ProbeResult)(nil),           // 48: minid.v1.ProbeResult
-	(Stream)(0),                   // 49: minid.v1.Stream
-	(*ExecInput)(nil),             // 50: minid.v1.ExecInput
+	(*TaskNetwork)(nil),           // 15: minid.v1.TaskNetwork
+	(*AssignedSpec)(nil),          // 16: minid.v1.AssignedSpec
+	(*AssignedNetwork)(nil),       // 17: minid.v1.AssignedNetwork
+	(*NetworkService)(nil),        // 18: minid.v1.NetworkService
+	(*NetworkEndpoint)(nil),       // 19: minid.v1.NetworkEndpoint
+	(*NetworkPeer)(nil),           // 20: minid.v1.NetworkPeer
+	(*PublishedService)(nil),      // 21: minid.v1.PublishedService
+	(*PublishedBackend)(nil),      // 22: minid.v1.PublishedBackend
+	(*NetworkKeys)(nil),           // 23: minid.v1.NetworkKeys
+	(*Attach)(nil),                // 24: minid.v1.Attach
+	(*ProbeAttach)(nil),           // 25: minid.v1.ProbeAttach
+	(*LogsAttach)(nil),            // 26: minid.v1.LogsAttach
+	(*ExecAttach)(nil),            // 27: minid.v1.ExecAttach
+	(*AttachUp)(nil),              // 28: minid.v1.AttachUp
+	(*LogBatch)(nil),              // 29: minid.v1.LogBatch
+	(*LogEntry)(nil),              // 30: minid.v1.LogEntry
+	(*AttachDown)(nil),            // 31: minid.v1.AttachDown
+	nil,                           // 32: minid.v1.AssignedSpec.ServiceLabelsEntry
+	(*NodeDescription)(nil),       // 33: minid.v1.NodeDescription
+	(*TaskStatusReport)(nil),      // 34: minid.v1.TaskStatusReport
+	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
+	(NodeRole)(0),                 // 36: minid.v1.NodeRole
+	(*Secret)(nil),                // 37: minid.v1.Secret
+	(*Config)(nil),                // 38: minid.v1.Config
+	(TaskState)(0),                // 39: minid.v1.TaskState
+	(*TaskAddress)(nil),           // 40: minid.v1.TaskAddress
+	(*DNSConfig)(nil),             // 41: minid.v1.DNSConfig
+	(*TaskSpec)(nil),              // 42: minid.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 43: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 44: minid.v1.NetworkAllocation
+	(*PortConfig)(nil),            // 45: minid.v1.PortConfig
+	(*NetworkKey)(nil),            // 46: minid.v1.NetworkKey
+	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
+	(*ExecStart)(nil),             // 48: minid.v1.ExecStart
+	(*ExecOutput)(nil),            // 49: minid.v1.ExecOutput
+	(*ProbeResult)(nil),           // 50: minid.v1.ProbeResult
+	(Stream)(0),                   // 51: minid.v1.Stream
+	(*ExecInput)(nil),             // 52: minid.v1.ExecInput
 }
 var file_minid_v1_dispatcher_proto_depIdxs = []int32{
 	3,  // 0: minid.v1.AgentMessage.hello:type_name -> minid.v1.Hello
 	4,  // 1: minid.v1.AgentMessage.heartbeat:type_name -> minid.v1.Heartbeat
 	5,  // 2: minid.v1.AgentMessage.statuses:type_name -> minid.v1.StatusBatch
-	32, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
-	32, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
-	33, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
+	33, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
+	33, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
+	34, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
 	7,  // 6: minid.v1.ManagerMessage.welcome:type_name -> minid.v1.Welcome
 	10, // 7: minid.v1.ManagerMessage.assignments:type_name -> minid.v1.AssignmentSet
 	11, // 8: minid.v1.ManagerMessage.diff:type_name -> minid.v1.AssignmentDiff
 	9,  // 9: minid.v1.ManagerMessage.ack:type_name -> minid.v1.StatusAck
-	23, // 10: minid.v1.ManagerMessage.attach:type_name -> minid.v1.Attach
+	24, // 10: minid.v1.ManagerMessage.attach:type_name -> minid.v1.Attach
 	4,  // 11: minid.v1.ManagerMessage.heartbeat:type_name -> minid.v1.Heartbeat
-	34, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	35, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
 	8,  // 13: minid.v1.Welcome.managers:type_name -> minid.v1.ManagerPeer
-	35, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
-	34, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
+	36, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
+	35, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
 	12, // 16: minid.v1.AssignmentSet.items:type_name -> minid.v1.Assignment
 	12, // 17: minid.v1.AssignmentDiff.put:type_name -> minid.v1.Assignment
 	13, // 18: minid.v1.AssignmentDiff.remove:type_name -> minid.v1.AssignmentKey
 	14, // 19: minid.v1.Assignment.task:type_name -> minid.v1.AssignedTask
-	15, // 20: minid.v1.Assignment.spec:type_name -> minid.v1.AssignedSpec
-	36, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
-	37, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
-	16, // 23: minid.v1.Assignment.network:type_name -> minid.v1.AssignedNetwork
-	17, // 24: minid.v1.Assignment.service:type_name -> minid.v1.NetworkService
-	18, // 25: minid.v1.Assignment.endpoint:type_name -> minid.v1.NetworkEndpoint
-	19, // 26: minid.v1.Assignment.peer:type_name -> minid.v1.NetworkPeer
-	20, // 27: minid.v1.Assignment.published:type_name -> minid.v1.PublishedService
-	21, // 28: minid.v1.Assignment.backend:type_name -> minid.v1.PublishedBackend
-	22, // 29: minid.v1.Assignment.keys:type_name -> minid.v1.NetworkKeys
+	16, // 20: minid.v1.Assignment.spec:type_name -> minid.v1.AssignedSpec
+	37, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
+	38, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
+	17, // 23: minid.v1.Assignment.network:type_name -> minid.v1.AssignedNetwork
+	18, // 24: minid.v1.Assignment.service:type_name -> minid.v1.NetworkService
+	19, // 25: minid.v1.Assignment.endpoint:type_name -> minid.v1.NetworkEndpoint
+	20, // 26: minid.v1.Assignment.peer:type_name -> minid.v1.NetworkPeer
+	21, // 27: minid.v1.Assignment.published:type_name -> minid.v1.PublishedService
+	22, // 28: minid.v1.Assignment.backend:type_name -> minid.v1.PublishedBackend
+	23, // 29: minid.v1.Assignment.keys:type_name -> minid.v1.NetworkKeys
 	0,  // 30: minid.v1.AssignmentKey.kind:type_name -> minid.v1.ItemKind
-	38, // 31: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
-	38, // 32: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
-	39, // 33: minid.v1.AssignedTask.addresses:type_name -> minid.v1.TaskAddress
-	31, // 34: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
-	40, // 35: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
-	41, // 36: minid.v1.AssignedNetwork.spec:type_name -> minid.v1.NetworkSpec
-	42, // 37: minid.v1.AssignedNetwork.allocation:type_name -> minid.v1.NetworkAllocation
-	43, // 38: minid.v1.NetworkService.ports:type_name -> minid.v1.PortConfig
-	43, // 39: minid.v1.PublishedService.ports:type_name -> minid.v1.PortConfig
-	44, // 40: minid.v1.NetworkKeys.keys:type_name -> minid.v1.NetworkKey
-	25, // 41: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
-	26, // 42: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
-	24, // 43: minid.v1.Attach.probe:type_name -> minid.v1.ProbeAttach
-	45, // 44: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
-	46, // 45: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
-	28, // 46: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
-	47, // 47: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
-	48, // 48: minid.v1.AttachUp.probe:type_name -> minid.v1.ProbeResult
-	29, // 49: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
-	45, // 50: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
-	45, // 51: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	49, // 52: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
-	50, // 53: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
-	2,  // 54: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
-	27, // 55: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
-	6,  // 56: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
-	30, // 57: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
-	56, // [56:58] is the sub-list for method output_type
-	54, // [54:56] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	39, // 31: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
+	39, // 32: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
+	40, // 33: minid.v1.AssignedTask.addresses:type_name -> minid.v1.TaskAddress
+	40, // 34: minid.v1.TaskNetwork.addresses:type_name -> minid.v1.TaskAddress
+	41, // 35: minid.v1.TaskNetwork.dns:type_name -> minid.v1.DNSConfig
+	32, // 36: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
+	42, // 37: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
+	43, // 38: minid.v1.AssignedNetwork.spec:type_name -> minid.v1.NetworkSpec
+	44, // 39: minid.v1.AssignedNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	45, // 40: minid.v1.NetworkService.ports:type_name -> minid.v1.PortConfig
+	45, // 41: minid.v1.PublishedService.ports:type_name -> minid.v1.PortConfig
+	46, // 42: minid.v1.NetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	26, // 43: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
+	27, // 44: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
+	25, // 45: minid.v1.Attach.probe:type_name -> minid.v1.ProbeAttach
+	47, // 46: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
+	48, // 47: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
+	29, // 48: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
+	49, // 49: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
+	50, // 50: minid.v1.AttachUp.probe:type_name -> minid.v1.ProbeResult
+	30, // 51: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
+	47, // 52: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
+	47, // 53: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	51, // 54: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
+	52, // 55: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
+	2,  // 56: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
+	28, // 57: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
+	6,  // 58: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
+	31, // 59: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
+	58, // [58:60] is the sub-list for method output_type
+	56, // [56:58] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_dispatcher_proto_init() }
@@ -2738,19 +2828,19 @@ func file_minid_v1_dispatcher_proto_init() {
 		(*Assignment_Backend)(nil),
 		(*Assignment_Keys)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[22].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[23].OneofWrappers = []any{
 		(*Attach_Logs)(nil),
 		(*Attach_Exec)(nil),
 		(*Attach_Probe)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[26].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[27].OneofWrappers = []any{
 		(*AttachUp_Open)(nil),
 		(*AttachUp_Logs)(nil),
 		(*AttachUp_Exec)(nil),
 		(*AttachUp_Error)(nil),
 		(*AttachUp_Probe)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[29].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[30].OneofWrappers = []any{
 		(*AttachDown_Exec)(nil),
 	}
 	type x struct{}
@@ -2759,7 +2849,7 @@ func file_minid_v1_dispatcher_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_dispatcher_proto_rawDesc), len(file_minid_v1_dispatcher_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
