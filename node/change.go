@@ -39,7 +39,7 @@ func (l *local) Init(ctx context.Context, req *pb.InitRequest) (*pb.InitResponse
 	if err := n.mayEnter("make a cluster"); err != nil {
 		return nil, err
 	}
-	founding, err := ca.Bootstrap(req.Spec, time.Now())
+	founding, err := ca.Bootstrap(n.foundingSpec(req.Spec), time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +61,16 @@ func (n *Node) mayEnter(what string) error {
 		WithTry("minictl swarm leave, to leave it")
 }
 
+// foundingSpec adds to a new cluster's settings what this node's flags say.
+func (n *Node) foundingSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
+	founding := &pb.ClusterSpec{DataPathPort: uint32(n.cfg.DataPathPort)}
+	proto.Merge(founding, spec)
+	return founding
+}
+
 // found writes all that the new cluster begins with to disk, and begins.
 func (n *Node) found(ctx context.Context, req *pb.InitRequest, f *ca.Founding) (*member, error) {
-	if _, err := advertised(choice{Addr: req.AdvertiseAddr}.over(n.cfg.AdvertiseAddr), choice{Addr: req.ListenAddr}.over(n.cfg.ListenAddr)); err != nil {
+	if err := n.checkAddresses(req); err != nil {
 		return nil, err
 	}
 	f.Node.Description = n.host.Describe(ctx)
@@ -90,6 +97,18 @@ func (n *Node) found(ctx context.Context, req *pb.InitRequest, f *ca.Founding) (
 type addresses interface {
 	GetListenAddr() string
 	GetAdvertiseAddr() string
+	GetDataPathAddr() string
+}
+
+// checkAddresses finds out whether this host has what init or join is told of it.
+func (n *Node) checkAddresses(req addresses) error {
+	advertise := choice{Addr: req.GetAdvertiseAddr()}.over(n.cfg.AdvertiseAddr)
+	listen := choice{Addr: req.GetListenAddr()}.over(n.cfg.ListenAddr)
+	if _, err := advertised(advertise, listen); err != nil {
+		return err
+	}
+	_, err := dataPath(choice{Addr: req.GetDataPathAddr()}.over(n.cfg.DataPathAddr), advertise, listen)
+	return err
 }
 
 // enter writes the record, with which the node is a member.
@@ -97,6 +116,7 @@ func (n *Node) enter(req addresses, rec record) error {
 	rec.Member = true
 	rec.Listen = choice{Addr: req.GetListenAddr(), Flag: n.cfg.ListenAddr}
 	rec.Advertise = choice{Addr: req.GetAdvertiseAddr(), Flag: n.cfg.AdvertiseAddr}
+	rec.DataPath = choice{Addr: req.GetDataPathAddr(), Flag: n.cfg.DataPathAddr}
 	return n.update(func(r *record) { *r = rec })
 }
 
@@ -164,7 +184,7 @@ func (l *local) JoinCluster(ctx context.Context, req *pb.JoinClusterRequest) (*p
 
 // join gets a certificate and writes the record.
 func (n *Node) join(ctx context.Context, req *pb.JoinClusterRequest) (*pb.Certificate, error) {
-	if _, err := advertised(choice{Addr: req.AdvertiseAddr}.over(n.cfg.AdvertiseAddr), choice{Addr: req.ListenAddr}.over(n.cfg.ListenAddr)); err != nil {
+	if err := n.checkAddresses(req); err != nil {
 		return nil, err
 	}
 	var addrs []string

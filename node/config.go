@@ -15,12 +15,22 @@ import (
 // DefaultPort is the control port.
 const DefaultPort = 2377
 
+// The UDP ports that overlays may use, as in Swarm; IANA gave VXLAN the default.
+const (
+	DefaultDataPathPort                 = 4789
+	leastDataPathPort, mostDataPathPort = 1024, 49151
+)
+
 // Config is what minid's flags say.
 type Config struct {
-	DataDir           string
-	RunDir            string
-	ListenAddr        string
-	AdvertiseAddr     string
+	DataDir       string
+	RunDir        string
+	ListenAddr    string
+	AdvertiseAddr string
+	// DataPathAddr is where the overlays' traffic goes; empty is the advertised address.
+	DataPathAddr string
+	// DataPathPort is the overlays' UDP port in a cluster that this node makes.
+	DataPathPort      uint16
 	Name              string
 	Labels            []string
 	ContainerdAddress string
@@ -41,6 +51,7 @@ func Defaults() Config {
 		DataDir:        "/var/lib/minid",
 		RunDir:         "/run/minid",
 		ListenAddr:     fmt.Sprintf("0.0.0.0:%d", DefaultPort),
+		DataPathPort:   DefaultDataPathPort,
 		Name:           name,
 		RegistryConfig: "/etc/minid/registries",
 		Logger:         slog.New(slog.DiscardHandler),
@@ -56,6 +67,9 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(c.MetricsAddr); err != nil {
 			return fmt.Errorf("invalid --metrics-addr %q: %w: use HOST:PORT", c.MetricsAddr, err)
 		}
+	}
+	if c.DataPathPort < leastDataPathPort || c.DataPathPort > mostDataPathPort {
+		return fmt.Errorf("invalid --data-path-port %d: use one from %d to %d", c.DataPathPort, leastDataPathPort, mostDataPathPort)
 	}
 	for _, label := range c.Labels {
 		if key, _, ok := strings.Cut(label, "="); !ok || key == "" {
@@ -133,6 +147,23 @@ func advertised(addr, listen string) (string, error) {
 	return net.JoinHostPort(ip, port), nil
 }
 
+// dataPath resolves where the overlays' traffic goes: an address or interface,
+// empty for the advertised one.
+func dataPath(addr, advertise, listen string) (string, error) {
+	if addr == "" {
+		peer, err := advertised(advertise, listen)
+		if err != nil {
+			return "", err
+		}
+		host, _, err := net.SplitHostPort(peer)
+		return host, err
+	}
+	if net.ParseIP(addr) != nil {
+		return addr, nil
+	}
+	return interfaceAddr(addr)
+}
+
 // routeAddr finds the address that the default route leaves from; no packet is sent.
 func routeAddr() (string, error) {
 	conn, err := net.Dial("udp4", "192.0.2.1:9") // TEST-NET-1, RFC 5737
@@ -147,7 +178,7 @@ func routeAddr() (string, error) {
 func interfaceAddr(name string) (string, error) {
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
-		return "", fault.New(fault.Invalid, "cannot advertise %q: it is neither an IP address nor an interface of this host", name).
+		return "", fault.New(fault.Invalid, "cannot use %q as an address: it is neither an IP address nor an interface of this host", name).
 			WithTry("list the interfaces with: ip address")
 	}
 	addrs, err := iface.Addrs()
@@ -159,5 +190,5 @@ func interfaceAddr(name string) (string, error) {
 			return n.IP.String(), nil
 		}
 	}
-	return "", fault.New(fault.Invalid, "cannot advertise interface %s: it has no IPv4 address", name)
+	return "", fault.New(fault.Invalid, "cannot use interface %s as an address: it has no IPv4 address", name)
 }

@@ -218,6 +218,11 @@ func (n *Node) advertised() (string, error) {
 	return advertised(n.advertiseAddr(), n.listenAddr())
 }
 
+// dataPathAddr is the IP address that other nodes send the overlays' traffic to.
+func (n *Node) dataPathAddr() (string, error) {
+	return dataPath(n.saved().DataPath.over(n.cfg.DataPathAddr), n.advertiseAddr(), n.listenAddr())
+}
+
 func (n *Node) raftDir() string { return filepath.Join(n.cfg.DataDir, raftDir) }
 
 // forgetRaft removes the replicated state from a node that is no manager (any more).

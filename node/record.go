@@ -22,9 +22,10 @@ type record struct {
 	Member bool `json:"member"`
 	// Recover: raft makes this node the only voter when it opens next.
 	Recover bool `json:"recover,omitempty"`
-	// Listen and Advertise are what init or join was told.
+	// Listen, Advertise and DataPath are what init or join was told.
 	Listen    choice `json:"listen,omitzero"`
 	Advertise choice `json:"advertise,omitzero"`
+	DataPath  choice `json:"data_path,omitzero"`
 	// Managers were heard of last.
 	Managers []string `json:"managers,omitempty"`
 	// Founding is the first raft entry of a new cluster, until it is known to

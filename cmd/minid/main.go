@@ -109,6 +109,8 @@ func addFlags(cmd *cobra.Command, cfg *node.Config, logging *logOptions) {
 	f.StringVar(&cfg.RunDir, "run-dir", cfg.RunDir, "sockets and runtime state")
 	f.StringVar(&cfg.ListenAddr, "listen-addr", cfg.ListenAddr, "the one control port: API, CA, dispatcher, raft, all with TLS")
 	f.StringVar(&cfg.AdvertiseAddr, "advertise-addr", "", "address or interface[:port] that peers dial (default: from the default route)")
+	f.StringVar(&cfg.DataPathAddr, "data-path-addr", "", "address or interface for the overlays' traffic (default: the advertised address)")
+	f.Uint16Var(&cfg.DataPathPort, "data-path-port", cfg.DataPathPort, "UDP port of the overlays' traffic in a cluster that this node makes")
 	f.StringVar(&cfg.Name, "name", cfg.Name, "node name")
 	f.StringArrayVar(&cfg.Labels, "label", nil, "engine label key=value (repeatable)")
 	f.StringVar(&cfg.ContainerdAddress, "containerd-address", "", "socket of a containerd to use, 1.6 or newer (default: start and own a private one)")

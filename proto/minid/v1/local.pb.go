@@ -212,8 +212,10 @@ type InitRequest struct {
 	Availability  NodeAvailability `protobuf:"varint,4,opt,name=availability,proto3,enum=minid.v1.NodeAvailability" json:"availability,omitempty"`
 	// Make a one-manager cluster from this manager's state.
 	ForceNewCluster bool `protobuf:"varint,5,opt,name=force_new_cluster,json=forceNewCluster,proto3" json:"force_new_cluster,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Address or interface for the overlays' traffic; empty keeps the flag.
+	DataPathAddr  string `protobuf:"bytes,6,opt,name=data_path_addr,json=dataPathAddr,proto3" json:"data_path_addr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InitRequest) Reset() {
@@ -279,6 +281,13 @@ func (x *InitRequest) GetForceNewCluster() bool {
 		return x.ForceNewCluster
 	}
 	return false
+}
+
+func (x *InitRequest) GetDataPathAddr() string {
+	if x != nil {
+		return x.DataPathAddr
+	}
+	return ""
 }
 
 type InitResponse struct {
@@ -350,6 +359,8 @@ type JoinClusterRequest struct {
 	AdvertiseAddr string           `protobuf:"bytes,3,opt,name=advertise_addr,json=advertiseAddr,proto3" json:"advertise_addr,omitempty"`
 	ListenAddr    string           `protobuf:"bytes,4,opt,name=listen_addr,json=listenAddr,proto3" json:"listen_addr,omitempty"`
 	Availability  NodeAvailability `protobuf:"varint,5,opt,name=availability,proto3,enum=minid.v1.NodeAvailability" json:"availability,omitempty"`
+	// Address or interface for the overlays' traffic; empty keeps the flag.
+	DataPathAddr  string `protobuf:"bytes,6,opt,name=data_path_addr,json=dataPathAddr,proto3" json:"data_path_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +428,13 @@ func (x *JoinClusterRequest) GetAvailability() NodeAvailability {
 		return x.Availability
 	}
 	return NodeAvailability_NODE_AVAILABILITY_UNSPECIFIED
+}
+
+func (x *JoinClusterRequest) GetDataPathAddr() string {
+	if x != nil {
+		return x.DataPathAddr
+	}
+	return ""
 }
 
 type JoinClusterResponse struct {
@@ -896,25 +914,27 @@ const file_minid_v1_local_proto_rawDesc = "" +
 	" \x01(\tR\adataDir\x12B\n" +
 	"\x0fcert_expires_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rcertExpiresAt\x12#\n" +
 	"\rtasks_running\x18\f \x01(\x04R\ftasksRunning\x12\x14\n" +
-	"\x05error\x18\r \x01(\tR\x05error\"\xec\x01\n" +
+	"\x05error\x18\r \x01(\tR\x05error\"\x92\x02\n" +
 	"\vInitRequest\x12%\n" +
 	"\x0eadvertise_addr\x18\x01 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x02 \x01(\tR\n" +
 	"listenAddr\x12)\n" +
 	"\x04spec\x18\x03 \x01(\v2\x15.minid.v1.ClusterSpecR\x04spec\x12>\n" +
 	"\favailability\x18\x04 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x12*\n" +
-	"\x11force_new_cluster\x18\x05 \x01(\bR\x0fforceNewCluster\"^\n" +
+	"\x11force_new_cluster\x18\x05 \x01(\bR\x0fforceNewCluster\x12$\n" +
+	"\x0edata_path_addr\x18\x06 \x01(\tR\fdataPathAddr\"^\n" +
 	"\fInitResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12!\n" +
 	"\fworker_token\x18\x02 \x01(\tR\vworkerToken\x12\x12\n" +
-	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xc8\x01\n" +
+	"\x04addr\x18\x03 \x01(\tR\x04addr\"\xee\x01\n" +
 	"\x12JoinClusterRequest\x12\x14\n" +
 	"\x05addrs\x18\x01 \x03(\tR\x05addrs\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12%\n" +
 	"\x0eadvertise_addr\x18\x03 \x01(\tR\radvertiseAddr\x12\x1f\n" +
 	"\vlisten_addr\x18\x04 \x01(\tR\n" +
 	"listenAddr\x12>\n" +
-	"\favailability\x18\x05 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\"V\n" +
+	"\favailability\x18\x05 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x12$\n" +
+	"\x0edata_path_addr\x18\x06 \x01(\tR\fdataPathAddr\"V\n" +
 	"\x13JoinClusterResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12&\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x12.minid.v1.NodeRoleR\x04role\"$\n" +
