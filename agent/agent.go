@@ -30,6 +30,9 @@ type Config struct {
 	Runtime task.Runtime
 	Logs    Logs
 	Exec    Exec
+	// Network hears what the managers say of tasks and networks. Without one,
+	// nothing does.
+	Network Network
 	// Describe finds out what the node is; asked at the start of each session
 	// and once a minute after. It has 5 s.
 	Describe func(context.Context) *pb.NodeDescription
@@ -55,6 +58,19 @@ type Config struct {
 type Conn interface {
 	grpc.ClientConnInterface
 	io.Closer
+}
+
+// Network makes tasks reach each other, by what the managers say. Its calls do
+// not wait for the kernel and never fail: a network repairs itself.
+type Network interface {
+	// Replace hears all assignments at once: those of a full set, and at the
+	// start those that were on disk.
+	Replace(items []*pb.Assignment)
+	// Change hears a diff; what is removed goes before anything is put.
+	Change(put []*pb.Assignment, remove []*pb.AssignmentKey)
+	// Probe tries the ways to other nodes and emits what it finds. An error of
+	// emit ends it with that error.
+	Probe(ctx context.Context, req *pb.ProbeAttach, emit func(*pb.ProbeResult) error) error
 }
 
 // Logs reads the logs of this node's tasks.

@@ -242,7 +242,7 @@ func (w *worker) wanted(id string) (*task.Wanted, error) {
 	}
 	wanted := &task.Wanted{
 		ID: id, ServiceID: t.GetServiceId(), ServiceName: spec.GetServiceName(), Slot: t.GetSlot(),
-		NodeID: w.agent.cfg.NodeID, NodeName: w.agent.cfg.NodeName,
+		NodeID: w.agent.cfg.NodeID, NodeName: w.agent.cfg.NodeName, Addresses: t.GetAddresses(),
 		Secrets: map[string]*pb.Secret{}, Configs: map[string]*pb.Config{},
 	}
 	for _, ref := range spec.GetTask().GetContainer().GetSecrets() {

@@ -38,6 +38,7 @@ type rig struct {
 	daemon  *Daemon
 	runtime *Runtime
 	bridge  *bridge.Bridge
+	network *recorder
 	img     v1.Image
 }
 
@@ -122,6 +123,7 @@ func newRig() (*rig, error) {
 	if r.bridge, err = bridge.Open(bridge.Config{DataDir: r.data(), RunDir: r.run(), Logger: logger}); err != nil {
 		return r, err
 	}
+	r.network = &recorder{Bridge: r.bridge}
 	if err := r.openRuntime(ctx); err != nil {
 		return r, err
 	}
@@ -137,7 +139,7 @@ func (r *rig) run() string  { return filepath.Join(r.dir, "run") }
 func (r *rig) config() Config {
 	return Config{
 		Address: r.daemon.Address(), NodeID: "node1", DataDir: r.data(), RunDir: r.run(),
-		RegistryDir: filepath.Join(r.dir, "registries"), Network: r.bridge, Logger: r.daemon.Logger,
+		RegistryDir: filepath.Join(r.dir, "registries"), Network: r.network, Logger: r.daemon.Logger,
 	}
 }
 
@@ -157,6 +159,7 @@ func (r *rig) reopen(t testing.TB) {
 		t.Fatal(err)
 	}
 	r.bridge = b
+	r.network.use(b)
 	if err := r.openRuntime(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package containerd
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,7 +20,8 @@ import (
 	"github.com/minid/minid/fault"
 )
 
-// Start is task.Runtime's. Host ports lead to the task from here on.
+// Start is task.Runtime's. Host ports lead to the task from here on, also when
+// it fails: it is tried again, or Remove follows.
 func (r *Runtime) Start(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(withNamespace(ctx), startTimeout)
 	defer cancel()
@@ -42,11 +42,10 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	}
 	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
 		if notThere(err) {
-			err = fault.New(fault.State, "start task %s: its process is gone: %w", id, err)
-		} else {
-			_, err = startError(r.imageOf(id), err)
+			return fault.New(fault.State, "start task %s: its process is gone: %w", id, err)
 		}
-		return errors.Join(err, r.cfg.Network.Unpublish(context.WithoutCancel(ctx), id))
+		_, err = startError(r.imageOf(id), err)
+		return err
 	}
 	return nil
 }
@@ -149,12 +148,12 @@ func (r *Runtime) settle(ctx context.Context, id string, rec *record, code uint3
 	return o, nil
 }
 
-// ended takes the host ports away and stores the exit.
+// ended takes away what leads to the task and stores the exit.
 func (r *Runtime) ended(ctx context.Context, id string, rec *record, e exit) (task.Observation, error) {
 	changed := *rec
 	changed.Exit = &e
 	if err := r.cfg.Network.Unpublish(ctx, id); err != nil {
-		return task.Observation{}, fmt.Errorf("take ports away: %w", err)
+		return task.Observation{}, fmt.Errorf("disconnect ended task: %w", err)
 	}
 	if err := r.saveRecord(ctx, id, &changed); err != nil {
 		return task.Observation{}, err
@@ -208,6 +207,9 @@ func (r *Runtime) Stop(ctx context.Context, id, signal string, grace time.Durati
 	if err != nil || o.Phase == task.Absent || o.Phase == task.Exited {
 		return err
 	}
+	if o.Phase == task.Running {
+		r.drain(ctx, id)
+	}
 	if o.Phase == task.Running && grace > 0 {
 		if err := r.signal(ctx, id, sig); err != nil {
 			return err
@@ -225,6 +227,16 @@ func (r *Runtime) Stop(ctx context.Context, id, signal string, grace time.Durati
 		err = fault.New(fault.Timeout, "stop task %s: still there %v after SIGKILL", id, killTimeout)
 	}
 	return err
+}
+
+// drain takes a task out of the balancers before its stop signal. A network that
+// cannot do that keeps no task from stopping.
+func (r *Runtime) drain(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := r.cfg.Network.Drain(ctx, id); err != nil {
+		r.cfg.Logger.Warn("task is stopped before it is out of the balancers", "task", id, "error", err)
+	}
 }
 
 // endsWithin waits for a task's end, for a time.

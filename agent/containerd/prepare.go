@@ -21,6 +21,7 @@ import (
 
 	"github.com/minid/minid/agent/task"
 	"github.com/minid/minid/fault"
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // Every task has a shim of its own. Grouping them (runc.v2's annotation "group")
@@ -74,7 +75,9 @@ func (r *Runtime) build(ctx context.Context, w *task.Wanted, img *image) error {
 	if err != nil {
 		return err
 	}
-	netns, addr, err := r.cfg.Network.Attach(ctx, w.ID)
+	netns, addr, err := r.cfg.Network.Attach(ctx, &pb.TaskNetwork{
+		TaskId: w.ID, ServiceId: w.ServiceID, Addresses: w.Addresses, Dns: c.GetDns(),
+	})
 	if err != nil {
 		return fmt.Errorf("connect task to the network: %w", err)
 	}

@@ -32,12 +32,17 @@ const Namespace = "minid"
 
 // Network gives tasks their network. Every method may be repeated.
 type Network interface {
-	// Attach makes a task's network namespace and returns its path and address.
-	Attach(ctx context.Context, id string) (netns string, addr netip.Addr, err error)
+	// Attach makes a task's network namespace with its interfaces, and returns
+	// its path and the task's address on the node-local bridge.
+	Attach(ctx context.Context, t *pb.TaskNetwork) (netns string, addr netip.Addr, err error)
 	// Publish makes host ports lead to the task and returns them with the host
 	// ports that were chosen.
 	Publish(ctx context.Context, id string, ports []*pb.PortConfig) ([]*pb.PortConfig, error)
-	// Unpublish takes the host ports away.
+	// Drain takes a running task out of every balancer and returns when its
+	// stop signal may be sent: no new connection reaches it then.
+	Drain(ctx context.Context, id string) error
+	// Unpublish takes a task whose process has ended out of all that leads to
+	// it, its host ports too.
 	Unpublish(ctx context.Context, id string) error
 	// Detach removes all that Attach and Publish made.
 	Detach(ctx context.Context, id string) error
@@ -231,4 +236,6 @@ const (
 	rpcTimeout   = 30 * time.Second
 	startTimeout = 2 * time.Minute
 	killTimeout  = 30 * time.Second
+	// drainTimeout is far above the second that all nodes have to hear of it.
+	drainTimeout = 5 * time.Second
 )

@@ -43,6 +43,8 @@ type Wanted struct {
 	NodeName    string
 	// Spec with templates expanded.
 	Spec *pb.TaskSpec
+	// Addresses on the networks of Spec, in their order.
+	Addresses []*pb.TaskAddress
 	// By id, as referenced from Spec.Container.
 	Secrets map[string]*pb.Secret
 	Configs map[string]*pb.Config

@@ -45,7 +45,7 @@ func names(items []*pb.Assignment) []string {
 func keys(removed []*pb.AssignmentKey) []string {
 	var out []string
 	for _, k := range removed {
-		out = append(out, strings.ToLower(strings.TrimPrefix(k.Kind.String(), "KIND_"))+"/"+k.Id)
+		out = append(out, strings.ToLower(strings.TrimPrefix(k.Kind.String(), "ITEM_KIND_"))+"/"+k.Id)
 	}
 	slices.Sort(out)
 	return out
@@ -96,7 +96,7 @@ func TestSessionSendsSetThenNumberedDiffs(t *testing.T) {
 		a.report(2, status("t2", shutdown))
 		for diff = nil; diff == nil; diff = a.next().GetDiff() {
 		}
-		wantNames(t, "the end of the last task lets go of the spec", keys(diff.Remove), "service/web@1")
+		wantNames(t, "the end of the last task lets go of the spec", keys(diff.Remove), "spec/web@1")
 
 		r.apply(&pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: []string{"t1", "t2"}}}})
 		for diff = nil; diff == nil; diff = a.next().GetDiff() {

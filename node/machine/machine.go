@@ -184,7 +184,7 @@ func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 	r, err := containerd.Open(ctx, containerd.Config{
 		Address: address, NodeID: nodeID,
 		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, RegistryDir: m.cfg.RegistryConfig,
-		Network: m.bridge, Images: m.images, Logger: m.log.With("room", "containerd"),
+		Network: localNetwork{m.bridge}, Images: m.images, Logger: m.log.With("room", "containerd"),
 	})
 	if err != nil {
 		return nil, err
