@@ -18,6 +18,8 @@ import (
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/minid/minid/agent/task"
 	"github.com/minid/minid/fault"
@@ -45,7 +47,8 @@ func (r *Runtime) Prepare(ctx context.Context, w *task.Wanted, progress func(str
 		if err != nil || o.Phase != task.Absent {
 			return err
 		}
-		if err := r.remove(ctx, w.ID, true); err != nil { // half made by a killed minid
+		// Half made by a killed minid.
+		if err := errors.Join(r.remove(ctx, w.ID, true), killShims(w.ID)); err != nil {
 			return err
 		}
 	}
@@ -154,7 +157,7 @@ func (r *Runtime) createTask(ctx context.Context, w *task.Wanted, rootfs []*type
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	_, err = r.tasks.Create(ctx, &tasks.CreateTaskRequest{
 		ContainerID: w.ID, Rootfs: rootfs, Terminal: rec.TTY, Options: options,
@@ -162,6 +165,9 @@ func (r *Runtime) createTask(ctx context.Context, w *task.Wanted, rootfs []*type
 	})
 	if err != nil {
 		pipes.close()
+		if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+			return errors.Join(fault.New(fault.Timeout, "create process: containerd did not answer within %v", createTimeout), killShims(w.ID))
+		}
 		if bundle, ok := remainsOf(w.ID, err); ok {
 			return errors.Join(fmt.Errorf("create process: an earlier try was cut short: %w", inWords(err)), r.clearRemains(ctx, w.ID, bundle))
 		}
@@ -205,8 +211,8 @@ func startError(image string, err error) (code int32, _ error) {
 		return 0, fault.New(fault.Invalid, "a mount is not possible: %s", between(text, "error mounting"))
 	case has("not a directory"):
 		return 0, fault.New(fault.Invalid, "the working directory is not possible: %s", strings.TrimPrefix(between(text, "init: "), "init: "))
-	case errors.Is(err, context.DeadlineExceeded):
-		return 0, fault.New(fault.Timeout, "the container was not made within %v", startTimeout)
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		return 0, fault.New(fault.Timeout, "the container was not started within %v", startTimeout)
 	}
 	return 0, fmt.Errorf("create process: %w", inWords(err))
 }

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +32,7 @@ func remainsOf(id string, err error) (bundle string, ok bool) {
 // that was never started, the bundle and runc's state.
 func (r *Runtime) clearRemains(ctx context.Context, id, bundle string) error {
 	_, err := r.tasks.Get(ctx, &tasks.GetRequest{ContainerID: id})
-	if !errdefs.IsNotFound(err) {
+	if !notThere(err) {
 		return fmt.Errorf("clear remains: containerd knows task %s: %w", id, err)
 	}
 	for _, name := range []string{"shim.pid", "init.pid"} {
@@ -49,6 +49,31 @@ func (r *Runtime) clearRemains(ctx context.Context, id, bundle string) error {
 		return fmt.Errorf("unmount remains: %w", err)
 	}
 	return errors.Join(os.RemoveAll(bundle), os.RemoveAll(filepath.Join(r.cfg.RunDir, "runc", filepath.Base(filepath.Dir(bundle)), id)))
+}
+
+// killShims kills the shims of a task that containerd does not know: one whose
+// start was cut short stays, takes the call that makes the task anew, and never
+// answers it.
+func killShims(id string) error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return fmt.Errorf("look for shims: %w", err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		args := strings.Split(string(text), "\x00")
+		if err != nil || !strings.HasPrefix(filepath.Base(args[0]), "containerd-shim") || !slices.Contains(args, id) {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill a shim that was left over: %w", err)
+		}
+	}
+	return nil
 }
 
 // belongs reports whether a process is a task's: its number may have gone to

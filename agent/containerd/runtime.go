@@ -233,9 +233,10 @@ func validID(id string) bool {
 
 // How long single steps may take before they count as failed.
 const (
-	rpcTimeout   = 30 * time.Second
-	startTimeout = 2 * time.Minute
-	killTimeout  = 30 * time.Second
+	rpcTimeout    = 30 * time.Second
+	createTimeout = 30 * time.Second
+	startTimeout  = 2 * time.Minute
+	killTimeout   = 30 * time.Second
 	// drainTimeout is far above the second that all nodes have to hear of it.
 	drainTimeout = 5 * time.Second
 )
