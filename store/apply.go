@@ -73,6 +73,26 @@ func (tx *txn) applyTaskOrFile(c *pb.Command) error {
 	case *pb.Command_RemoveConfig:
 		return tx.removeConfig(k.RemoveConfig)
 	}
+	return tx.applyNetwork(c)
+}
+
+func (tx *txn) applyNetwork(c *pb.Command) error {
+	switch k := c.GetKind().(type) {
+	case *pb.Command_CreateNetwork:
+		return tx.createNetwork(k.CreateNetwork)
+	case *pb.Command_RemoveNetwork:
+		return tx.removeNetwork(k.RemoveNetwork)
+	case *pb.Command_AllocateNetwork:
+		return tx.allocateNetwork(k.AllocateNetwork)
+	case *pb.Command_AllocateService:
+		return tx.allocateService(k.AllocateService)
+	case *pb.Command_AllocateTasks:
+		return tx.allocateTasks(k.AllocateTasks)
+	case *pb.Command_AllocateNode:
+		return tx.allocateNode(k.AllocateNode)
+	case *pb.Command_SetNetworkKeys:
+		return tx.setNetworkKeys(k.SetNetworkKeys)
+	}
 	panic(fmt.Sprintf("store: entry %d holds a command that this minid does not know (%T, %d unknown bytes): it was written by a newer one; upgrade this node",
 		tx.index, c.GetKind(), len(c.ProtoReflect().GetUnknown())))
 }

@@ -1,8 +1,6 @@
 package store
 
 import (
-	"fmt"
-
 	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/fault"
@@ -23,7 +21,7 @@ func (tx *txn) createService(c *pb.CreateService) error {
 	if err := tx.nameFree(spec.Name); err != nil {
 		return err
 	}
-	if err := tx.filesExist(fmt.Sprintf("create service %s", spec.Name), spec.Task); err != nil {
+	if err := tx.obtainable("create service "+spec.Name, c.Id, spec.Task); err != nil {
 		return err
 	}
 	tx.putService(&pb.Service{
@@ -85,7 +83,19 @@ func (tx *txn) updatable(old *pb.Service, c *pb.UpdateServiceSpec) error {
 	if err := current("service", name, old.Meta, c.IfVersion); err != nil {
 		return err
 	}
-	return tx.filesExist(fmt.Sprintf("update service %s", name), c.Spec.Task)
+	return tx.obtainable("update service "+name, old.Id, c.Spec.Task)
+}
+
+// obtainable refuses a task spec that refers to something which is not there,
+// or publishes a port which another service has.
+func (tx *txn) obtainable(verb, service string, spec *pb.TaskSpec) error {
+	if err := tx.filesExist(verb, spec); err != nil {
+		return err
+	}
+	if err := tx.networksExist(verb, spec); err != nil {
+		return err
+	}
+	return tx.portsFree(verb, service, spec.GetPorts())
 }
 
 // keep appends a version and drops the oldest beyond keptVersions that no

@@ -24,13 +24,24 @@ func (tx *txn) createTasks(c *pb.CreateTasks) error {
 			continue
 		}
 		n := tx.interned(copyTask(t))
-		n.Meta = tx.created()
-		if n.Status == nil {
-			n.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: tx.at}
-		}
+		n.Meta, n.Addresses = tx.created(), nil
+		n.Status = tx.firstStatus(n)
 		tx.putTask(nil, n)
 	}
 	return nil
+}
+
+// firstStatus is a new task's: one that has to get addresses is NEW, whatever
+// its maker says, and others are PENDING if it says nothing.
+func (tx *txn) firstStatus(t *pb.Task) *pb.TaskStatus {
+	networks := len(TaskSpec(tx.services.Get(t.ServiceId), t.SpecVersion).GetNetworks()) > 0
+	switch {
+	case networks && (t.Status == nil || t.Status.State != pb.TaskState_TASK_STATE_NEW):
+		return &pb.TaskStatus{State: pb.TaskState_TASK_STATE_NEW, At: tx.at, Message: "waiting for its addresses"}
+	case t.Status == nil || !networks && t.Status.State == pb.TaskState_TASK_STATE_NEW:
+		return &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: tx.at}
+	}
+	return t.Status
 }
 
 func (tx *txn) creatable(t *pb.Task) bool {
@@ -71,6 +82,7 @@ func copyTask(t *pb.Task) *pb.Task {
 		ServiceId: t.ServiceId, ServiceName: t.ServiceName, SpecVersion: t.SpecVersion, Slot: t.Slot, NodeId: t.NodeId,
 		DesiredState: t.DesiredState, Status: t.Status,
 		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
+		Addresses: t.Addresses,
 	}
 	keepUnknown(t, n)
 	return n

@@ -43,6 +43,8 @@ func (v View) Objects() iter.Seq[*pb.Object] {
 			return yield(&pb.Object{Kind: &pb.Object_Secret{Secret: s}})
 		}) && each(v.t.configs, func(c *pb.Config) bool {
 			return yield(&pb.Object{Kind: &pb.Object_Config{Config: c}})
+		}) && each(v.t.networks, func(n *pb.Network) bool {
+			return yield(&pb.Object{Kind: &pb.Object_Network{Network: n}})
 		}) && each(v.t.services, func(s *pb.Service) bool {
 			return yield(&pb.Object{Kind: &pb.Object_Service{Service: s}})
 		}) && each(v.t.tasks, func(t *pb.Task) bool {
@@ -93,6 +95,8 @@ func (tx *txn) restore(o *pb.Object) error {
 		tx.putSecret(o.Secret)
 	case *pb.Object_Config:
 		tx.putConfig(o.Config)
+	case *pb.Object_Network:
+		tx.putNetwork(o.Network)
 	case *pb.Object_Service:
 		tx.putService(shareSpec(o.Service))
 	case *pb.Object_Task:

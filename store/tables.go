@@ -22,12 +22,17 @@ type tables struct {
 	tasks    btree.Tree[string, *pb.Task]
 	secrets  btree.Tree[string, *pb.Secret]
 	configs  btree.Tree[string, *pb.Config]
+	networks btree.Tree[string, *pb.Network]
+	ingress  string // id of the routing mesh's network
 
 	servicesByName btree.Tree[string, *pb.Service]
 	secretsByName  btree.Tree[string, *pb.Secret]
 	configsByName  btree.Tree[string, *pb.Config]
+	networksByName btree.Tree[string, *pb.Network]
 	tasksBySlot    btree.Tree[slotKey, *pb.Task]
 	tasksByNode    btree.Tree[nodeKey, *pb.Task] // only those that have a node
+
+	claims
 }
 
 // slotKey orders tasks by service, then slot.
@@ -47,11 +52,14 @@ func newTables() *tables {
 		tasks:          btree.New((*pb.Task).GetId, strings.Compare),
 		secrets:        btree.New((*pb.Secret).GetId, strings.Compare),
 		configs:        btree.New((*pb.Config).GetId, strings.Compare),
+		networks:       btree.New((*pb.Network).GetId, strings.Compare),
 		servicesByName: btree.New(func(s *pb.Service) string { return s.GetSpec().GetName() }, strings.Compare),
 		secretsByName:  btree.New(func(s *pb.Secret) string { return s.GetSpec().GetName() }, strings.Compare),
 		configsByName:  btree.New(func(c *pb.Config) string { return c.GetSpec().GetName() }, strings.Compare),
+		networksByName: btree.New(func(n *pb.Network) string { return n.GetSpec().GetName() }, strings.Compare),
 		tasksBySlot:    btree.New(slotOf, compareSlots),
 		tasksByNode:    btree.New(nodeOf, compareNodes),
+		claims:         newClaims(),
 	}
 }
 
@@ -147,23 +155,29 @@ func (tx *txn) putCluster(c *pb.Cluster) {
 }
 
 func (tx *txn) putNode(n *pb.Node) {
-	tx.record(pb.Kind_KIND_NODE, n.Id, was(tx.nodes.Get(n.Id)), n)
+	old := tx.nodes.Get(n.Id)
+	tx.record(pb.Kind_KIND_NODE, n.Id, was(old), n)
 	tx.nodes.Set(tx.edit, n)
+	tx.claimNumber(n.Id, old.GetMeshNumber(), n.MeshNumber)
 }
 
 func (tx *txn) deleteNode(n *pb.Node) {
+	tx.claimNumber(n.Id, n.MeshNumber, 0)
 	tx.record(pb.Kind_KIND_NODE, n.Id, n, nil)
 	tx.nodes.Delete(tx.edit, n.Id)
 }
 
 func (tx *txn) putService(s *pb.Service) {
-	tx.record(pb.Kind_KIND_SERVICE, s.Id, was(tx.services.Get(s.Id)), s)
+	old := tx.services.Get(s.Id)
+	tx.record(pb.Kind_KIND_SERVICE, s.Id, was(old), s)
+	tx.claimService(old, s)
 	tx.services.Set(tx.edit, s)
 	tx.servicesByName.Set(tx.edit, s)
 }
 
 func (tx *txn) deleteService(s *pb.Service) {
 	tx.record(pb.Kind_KIND_SERVICE, s.Id, s, nil)
+	tx.claimService(s, nil)
 	tx.services.Delete(tx.edit, s.Id)
 	tx.servicesByName.Delete(tx.edit, s.GetSpec().GetName())
 }
@@ -172,6 +186,7 @@ func (tx *txn) deleteService(s *pb.Service) {
 // slot never change, its node only from none to one.
 func (tx *txn) putTask(old, t *pb.Task) {
 	tx.record(pb.Kind_KIND_TASK, t.Id, was(old), t)
+	tx.claimTask(old, t)
 	tx.tasks.Set(tx.edit, t)
 	tx.tasksBySlot.Set(tx.edit, t)
 	if t.NodeId != "" {
@@ -181,6 +196,7 @@ func (tx *txn) putTask(old, t *pb.Task) {
 
 func (tx *txn) deleteTask(t *pb.Task) {
 	tx.record(pb.Kind_KIND_TASK, t.Id, t, nil)
+	tx.claimTask(t, nil)
 	tx.tasks.Delete(tx.edit, t.Id)
 	tx.tasksBySlot.Delete(tx.edit, slotOf(t))
 	if t.NodeId != "" {
@@ -210,4 +226,25 @@ func (tx *txn) deleteConfig(c *pb.Config) {
 	tx.record(pb.Kind_KIND_CONFIG, c.Id, c, nil)
 	tx.configs.Delete(tx.edit, c.Id)
 	tx.configsByName.Delete(tx.edit, c.GetSpec().GetName())
+}
+
+func (tx *txn) putNetwork(n *pb.Network) {
+	old := tx.networks.Get(n.Id)
+	tx.record(pb.Kind_KIND_NETWORK, n.Id, was(old), n)
+	tx.networks.Set(tx.edit, n)
+	tx.networksByName.Set(tx.edit, n)
+	tx.claimNetwork(old, n)
+	if n.GetSpec().GetIngress() {
+		tx.ingress = n.Id
+	}
+}
+
+func (tx *txn) deleteNetwork(n *pb.Network) {
+	tx.record(pb.Kind_KIND_NETWORK, n.Id, n, nil)
+	tx.networks.Delete(tx.edit, n.Id)
+	tx.networksByName.Delete(tx.edit, n.GetSpec().GetName())
+	tx.claimNetwork(n, nil)
+	if tx.ingress == n.Id {
+		tx.ingress = ""
+	}
 }

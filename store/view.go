@@ -97,6 +97,8 @@ func (v View) ByPrefix(kind pb.Kind, prefix string) iter.Seq[Object] {
 		return withPrefix(v.t.secrets, prefix)
 	case pb.Kind_KIND_CONFIG:
 		return withPrefix(v.t.configs, prefix)
+	case pb.Kind_KIND_NETWORK:
+		return withPrefix(v.t.networks, prefix)
 	}
 	return func(func(Object) bool) {}
 }
