@@ -16,6 +16,10 @@
 //	write FILE TEXT    write a file
 //	get URL            fetch a URL and print its body
 //	udp ADDR           answer datagrams with the host name
+//	query ADDR         send a datagram and print the answer
+//	resolve NAME...    print the addresses of names
+//	load URL N C [oneshot|keepalive] [PAUSE]
+//	                   send N requests, C at a time, and count who answers
 package main
 
 import (
@@ -29,6 +33,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -72,6 +77,10 @@ var modes = map[string]func([]string) error{
 	"write": func(a []string) error { return os.WriteFile(arg(a, 0, ""), []byte(arg(a, 1, "")), 0o644) },
 	"get":   get,
 	"udp":   udp,
+
+	"query":   query,
+	"resolve": resolve,
+	"load":    load,
 }
 
 func arg(a []string, i int, otherwise string) string {
@@ -97,19 +106,38 @@ func wait() error {
 	return nil
 }
 
+// lastAnswers is how long a server that has to end goes on answering clients
+// that keep their connections: it asks them to close with each answer.
+const lastAnswers = time.Second
+
 // serve answers requests until SIGTERM, then finishes those under way.
 func serve(a []string) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
 	}
+	quiet := os.Getenv("QUIET") != "" // under load
+	var ending atomic.Bool
+	var open atomic.Int64
 	server := &http.Server{Addr: arg(a, 0, ":8080"), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
+		if ending.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		if !quiet {
+			fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
+		}
 		fmt.Fprintf(w, "hostname=%s\nversion=%s\nfrom=%s\n", host, version, r.RemoteAddr)
 		for _, kv := range taskEnv() {
 			fmt.Fprintln(w, kv)
 		}
-	})}
+	}), ConnState: func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -119,6 +147,10 @@ func serve(a []string) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
+	}
+	ending.Store(true)
+	for until := time.Now().Add(lastAnswers); open.Load() > 0 && time.Now().Before(until); {
+		time.Sleep(10 * time.Millisecond)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
