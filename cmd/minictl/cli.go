@@ -68,7 +68,7 @@ func (c *cli) root() *cobra.Command {
 		"PEM file with certificate, key and root for https hosts, as a manager's DATA_DIR/certificates/node.pem (or "+identityEnv+")")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(c.swarmCommand(), c.nodeCommand(), c.serviceCommand(), c.taskCommand(),
-		c.secretCommand(), c.configCommand(), c.imageCommand(), c.execCommand(),
+		c.secretCommand(), c.configCommand(), c.networkCommand(), c.imageCommand(), c.execCommand(),
 		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.infoCommand(), c.versionCommand())
 	return root
 }
@@ -77,7 +77,7 @@ func (c *cli) root() *cobra.Command {
 const identityEnv = "MINICTL_IDENTITY"
 
 // later are commands that Swarm has and minid does not have yet.
-const later = " stack network volume events rollback unlock unlock-key "
+const later = " stack volume events rollback unlock unlock-key connect disconnect "
 
 // group is a command that only holds others.
 func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Command {

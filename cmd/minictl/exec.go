@@ -43,7 +43,7 @@ func (c *cli) execCommand() *cobra.Command {
 	f.StringArrayVarP(&start.Env, "env", "e", nil, "environment variable KEY=VALUE")
 	f.StringVarP(&start.User, "user", "u", "", "user name or uid, with an optional :group")
 	f.StringVarP(&start.Workdir, "workdir", "w", "", "working directory")
-	cmd.ValidArgsFunction = c.completeServices
+	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 

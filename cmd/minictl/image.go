@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -81,22 +80,15 @@ func (a *api) loadImage(ctx context.Context, in io.Reader) (*pb.LoadImageRespons
 }
 
 func (c *cli) imageList() *cobra.Command {
-	var o output
-	cmd := c.streaming("ls [FLAGS]", "List images", exactly(0), func(ctx context.Context, _ []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return show(ctx, c, &o, listing[*pb.Image]{c.imageColumns(), nil, func(ctx context.Context) ([]*pb.Image, error) {
+	return listCommand(c, listed[*pb.Image]{
+		short:   "List images",
+		columns: func(context.Context, *api) print.List[*pb.Image] { return c.imageColumns() },
+		rows: func(ctx context.Context, a *api, _ []*pb.Filter) ([]*pb.Image, error) {
 			resp, err := a.local.ListImages(ctx, &pb.ListImagesRequest{})
-			images := resp.GetImages()
-			slices.SortStableFunc(images, func(a, b *pb.Image) int { return strings.Compare(a.Name, b.Name) })
-			return images, err
-		}})
+			return resp.GetImages(), err
+		},
+		name: (*pb.Image).GetName,
 	})
-	cmd.Aliases = []string{"list"}
-	o.listFlags(cmd)
-	return cmd
 }
 
 func (c *cli) imageColumns() print.List[*pb.Image] {
@@ -121,21 +113,13 @@ func (c *cli) imageColumns() print.List[*pb.Image] {
 
 func (c *cli) imageRemove() *cobra.Command {
 	var force bool
-	cmd := c.command("rm [FLAGS] IMAGE...", "Remove images", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
+	cmd := c.removeCommand(removed{
+		what: "[FLAGS] IMAGE", short: "Remove images", names: imageNames,
+		remove: func(ctx context.Context, a *api, name string) error {
+			_, err := a.local.RemoveImage(ctx, &pb.RemoveImageRequest{Name: name, Force: force})
 			return err
-		}
-		return each(args, func(name string) error {
-			if _, err := a.local.RemoveImage(ctx, &pb.RemoveImageRequest{Name: name, Force: force}); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.stdout, name)
-			return nil
-		})
+		},
 	})
-	cmd.Aliases = []string{"remove"}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "even if a task uses it")
-	cmd.ValidArgsFunction = c.completeImages
 	return cmd
 }

@@ -63,7 +63,7 @@ func (c *cli) logsCommand(use string) *cobra.Command {
 	f.BoolVar(&style.noTaskIDs, "no-task-ids", false, "leave task ids out")
 	f.BoolVar(&style.raw, "raw", false, "only what the tasks wrote")
 	f.BoolVar(&style.noResolve, "no-resolve", false, "node ids instead of names")
-	cmd.ValidArgsFunction = c.completeServices
+	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 

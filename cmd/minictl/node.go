@@ -25,28 +25,15 @@ func (c *cli) nodeCommand() *cobra.Command {
 }
 
 func (c *cli) nodeList() *cobra.Command {
-	var o output
-	cmd := c.streaming("ls [FLAGS]", "List nodes", exactly(0), func(ctx context.Context, _ []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		filters, err := parseFilters(o.filters)
-		if err != nil {
-			return err
-		}
-		return show(ctx, c, &o, listing[*pb.Node]{nodeColumns(a.self(ctx)), []pb.Kind{pb.Kind_KIND_NODE}, func(ctx context.Context) ([]*pb.Node, error) {
+	return listCommand(c, listed[*pb.Node]{
+		short: "List nodes", kinds: []pb.Kind{pb.Kind_KIND_NODE},
+		columns: func(ctx context.Context, a *api) print.List[*pb.Node] { return nodeColumns(a.self(ctx)) },
+		rows: func(ctx context.Context, a *api, filters []*pb.Filter) ([]*pb.Node, error) {
 			resp, err := a.control.ListNodes(ctx, &pb.ListRequest{Filters: filters})
-			nodes := resp.GetNodes()
-			slices.SortStableFunc(nodes, func(a, b *pb.Node) int { return strings.Compare(hostname(a), hostname(b)) })
-			return nodes, err
-		}})
+			return resp.GetNodes(), err
+		},
+		name: hostname,
 	})
-	cmd.Aliases = []string{"list"}
-	o.listFlags(cmd)
-	o.filterFlag(cmd)
-	o.watchFlag(cmd)
-	return cmd
 }
 
 // self is the id of the node on the other side of the socket, empty if unknown.
@@ -162,23 +149,17 @@ func (a *api) getNode(ctx context.Context, ref string) (*pb.Node, error) {
 }
 
 func (c *cli) nodeInspect() *cobra.Command {
-	var o output
-	cmd := c.command("inspect [FLAGS] self|NODE...", "Show nodes whole", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return inspect(ctx, c, &o, args, inspected[*pb.Node]{get: a.getNode, pretty: prettyNode,
-			fields: func(n *pb.Node) any {
-				return struct {
-					*pb.Node
-					ID string
-				}{n, n.Id}
-			}})
+	return inspectCommand(c, inspected[*pb.Node]{
+		what: "self|NODE", short: "Show nodes whole", names: hostnames,
+		get: func(ctx context.Context, a *api, ref string) (*pb.Node, error) { return a.getNode(ctx, ref) },
+		fields: func(n *pb.Node) any {
+			return struct {
+				*pb.Node
+				ID string
+			}{n, n.Id}
+		},
+		pretty: prettyNode,
 	})
-	o.inspectFlags(cmd, true)
-	cmd.ValidArgsFunction = c.completeNodes
-	return cmd
 }
 
 func prettyNode(w io.Writer, n *pb.Node) {
@@ -239,7 +220,7 @@ func (c *cli) nodePs() *cobra.Command {
 	o.filterFlag(cmd)
 	o.watchFlag(cmd)
 	cmd.Flags().BoolVar(&noResolve, "no-resolve", false, "ids instead of names")
-	cmd.ValidArgsFunction = c.completeNodes
+	cmd.ValidArgsFunction = c.completing(hostnames)
 	return cmd
 }
 
@@ -294,7 +275,7 @@ func (c *cli) nodeUpdate() *cobra.Command {
 	f.StringVar(&role, "role", "", "worker or manager")
 	f.StringArrayVar(&add, "label-add", nil, "add or replace a label KEY=VALUE")
 	f.StringArrayVar(&remove, "label-rm", nil, "remove a label by its key")
-	cmd.ValidArgsFunction = c.completeNodes
+	cmd.ValidArgsFunction = c.completing(hostnames)
 	return cmd
 }
 
@@ -342,27 +323,19 @@ func (c *cli) nodeRole(verb, short string, role pb.NodeRole) *cobra.Command {
 			return nil
 		})
 	})
-	cmd.ValidArgsFunction = c.completeNodes
+	cmd.ValidArgsFunction = c.completing(hostnames)
 	return cmd
 }
 
 func (c *cli) nodeRemove() *cobra.Command {
 	var force bool
-	cmd := c.command("rm [FLAGS] NODE...", "Forget nodes", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
+	cmd := c.removeCommand(removed{
+		what: "[FLAGS] NODE", short: "Forget nodes", names: hostnames,
+		remove: func(ctx context.Context, a *api, ref string) error {
+			_, err := a.control.RemoveNode(ctx, &pb.RemoveNodeRequest{Ref: ref, Force: force})
 			return err
-		}
-		return each(args, func(ref string) error {
-			if _, err := a.control.RemoveNode(ctx, &pb.RemoveNodeRequest{Ref: ref, Force: force}); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.stdout, ref)
-			return nil
-		})
+		},
 	})
-	cmd.Aliases = []string{"remove"}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "even if the node is up")
-	cmd.ValidArgsFunction = c.completeNodes
 	return cmd
 }

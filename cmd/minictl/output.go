@@ -201,15 +201,6 @@ func (w *watcher[T]) draw(rows []T) error {
 	return w.listing.list.Write(w.cli.stdout, w.format, changed, headers)
 }
 
-// inspected is one way to get and show an object.
-type inspected[T proto.Message] struct {
-	get func(ctx context.Context, ref string) (T, error)
-	// fields is what Go templates see.
-	fields func(T) any
-	// pretty prints for people; nil where that is not offered.
-	pretty func(w io.Writer, item T)
-}
-
 // inspect shows the objects named; those that are missing do not keep it from
 // showing the rest.
 func inspect[T proto.Message](ctx context.Context, c *cli, o *output, refs []string, how inspected[T]) error {
@@ -217,9 +208,13 @@ func inspect[T proto.Message](ctx context.Context, c *cli, o *output, refs []str
 	if err != nil {
 		return err
 	}
+	a, err := c.connect()
+	if err != nil {
+		return err
+	}
 	var items []T
 	missing := each(refs, func(ref string) error {
-		item, err := how.get(ctx, ref)
+		item, err := how.get(ctx, a, ref)
 		if err == nil {
 			items = append(items, item)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,16 +34,16 @@ type fileObject interface {
 
 // fileKind is how secrets or configs are reached: both are named files.
 type fileKind[T fileObject] struct {
-	noun     string
-	kind     pb.Kind
-	spec     func(T) fileSpec
-	create   func(ctx context.Context, a *api, name string, labels map[string]string, data []byte) (T, error)
-	list     func(ctx context.Context, a *api, filters []*pb.Filter) ([]T, error)
-	get      func(ctx context.Context, a *api, ref string) (T, error)
-	remove   func(ctx context.Context, a *api, ref string) error
-	fields   func(T) any
-	pretty   func(w io.Writer, item T)
-	complete cobra.CompletionFunc
+	noun   string
+	kind   pb.Kind
+	spec   func(T) fileSpec
+	create func(ctx context.Context, a *api, name string, labels map[string]string, data []byte) (T, error)
+	list   func(ctx context.Context, a *api, filters []*pb.Filter) ([]T, error)
+	get    func(ctx context.Context, a *api, ref string) (T, error)
+	remove func(ctx context.Context, a *api, ref string) error
+	fields func(T) any
+	pretty func(w io.Writer, item T)
+	names  namer
 }
 
 func (c *cli) secretCommand() *cobra.Command {
@@ -75,8 +74,8 @@ func (c *cli) secretCommand() *cobra.Command {
 				ID string
 			}{s, s.Id}
 		},
-		pretty:   func(w io.Writer, s *pb.Secret) { prettyFile(w, s.Id, s.GetMeta(), s.GetSpec()) },
-		complete: c.completeSecrets,
+		pretty: func(w io.Writer, s *pb.Secret) { prettyFile(w, s.Id, s.GetMeta(), s.GetSpec()) },
+		names:  secretNames,
 	})
 }
 
@@ -108,7 +107,7 @@ func (c *cli) configCommand() *cobra.Command {
 			prettyFile(w, s.Id, s.GetMeta(), s.GetSpec())
 			fmt.Fprintf(w, "Data:\n%s\n", s.GetSpec().GetData())
 		},
-		complete: c.completeConfigs,
+		names: configNames,
 	})
 }
 
@@ -170,70 +169,35 @@ func (c *cli) readFile(path string) ([]byte, error) {
 }
 
 func fileList[T fileObject](c *cli, k fileKind[T]) *cobra.Command {
-	var o output
-	cmd := c.streaming("ls [FLAGS]", "List "+k.noun+"s", exactly(0), func(ctx context.Context, _ []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		filters, err := parseFilters(o.filters)
-		if err != nil {
-			return err
-		}
-		columns := print.List[T]{
-			ID:     T.GetId,
-			Object: func(item T) proto.Message { return item },
-			Columns: []print.Column[T]{
-				{Field: "ID", Header: "ID", Value: func(item T, _ bool) string { return item.GetId() }},
-				{Field: "Name", Header: "NAME", Value: func(item T, _ bool) string { return k.spec(item).GetName() }},
-				{Field: "CreatedAt", Header: "CREATED", Value: func(item T, _ bool) string { return print.Ago(item.GetMeta().GetCreatedAt(), c.now()) }},
-				{Field: "UpdatedAt", Header: "UPDATED", Value: func(item T, _ bool) string { return print.Ago(item.GetMeta().GetUpdatedAt(), c.now()) }},
-				{Field: "Labels", Header: "LABELS", Wide: true, Value: func(item T, _ bool) string { return labelText(k.spec(item).GetLabels()) }},
-			},
-		}
-		return show(ctx, c, &o, listing[T]{columns, []pb.Kind{k.kind}, func(ctx context.Context) ([]T, error) {
-			items, err := k.list(ctx, a, filters)
-			slices.SortStableFunc(items, func(a, b T) int { return strings.Compare(k.spec(a).GetName(), k.spec(b).GetName()) })
-			return items, err
-		}})
+	return listCommand(c, listed[T]{
+		short: "List " + k.noun + "s", kinds: []pb.Kind{k.kind},
+		columns: func(context.Context, *api) print.List[T] { return fileColumns(c, k) },
+		rows:    k.list,
+		name:    func(item T) string { return k.spec(item).GetName() },
 	})
-	cmd.Aliases = []string{"list"}
-	o.listFlags(cmd)
-	o.filterFlag(cmd)
-	o.watchFlag(cmd)
-	return cmd
+}
+
+func fileColumns[T fileObject](c *cli, k fileKind[T]) print.List[T] {
+	return print.List[T]{
+		ID:     T.GetId,
+		Object: func(item T) proto.Message { return item },
+		Columns: []print.Column[T]{
+			{Field: "ID", Header: "ID", Value: func(item T, _ bool) string { return item.GetId() }},
+			{Field: "Name", Header: "NAME", Value: func(item T, _ bool) string { return k.spec(item).GetName() }},
+			{Field: "CreatedAt", Header: "CREATED", Value: func(item T, _ bool) string { return print.Ago(item.GetMeta().GetCreatedAt(), c.now()) }},
+			{Field: "UpdatedAt", Header: "UPDATED", Value: func(item T, _ bool) string { return print.Ago(item.GetMeta().GetUpdatedAt(), c.now()) }},
+			{Field: "Labels", Header: "LABELS", Wide: true, Value: func(item T, _ bool) string { return labelText(k.spec(item).GetLabels()) }},
+		},
+	}
 }
 
 func fileInspect[T fileObject](c *cli, k fileKind[T]) *cobra.Command {
-	var o output
-	cmd := c.command("inspect [FLAGS] "+strings.ToUpper(k.noun)+"...", "Show "+k.noun+"s whole", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return inspect(ctx, c, &o, args, inspected[T]{fields: k.fields, pretty: k.pretty,
-			get: func(ctx context.Context, ref string) (T, error) { return k.get(ctx, a, ref) }})
+	return inspectCommand(c, inspected[T]{
+		what: strings.ToUpper(k.noun), short: "Show " + k.noun + "s whole", names: k.names,
+		get: k.get, fields: k.fields, pretty: k.pretty,
 	})
-	o.inspectFlags(cmd, true)
-	cmd.ValidArgsFunction = k.complete
-	return cmd
 }
 
 func fileRemove[T fileObject](c *cli, k fileKind[T]) *cobra.Command {
-	cmd := c.command("rm "+strings.ToUpper(k.noun)+"...", "Remove "+k.noun+"s", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return each(args, func(ref string) error {
-			if err := k.remove(ctx, a, ref); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.stdout, ref)
-			return nil
-		})
-	})
-	cmd.Aliases = []string{"remove"}
-	cmd.ValidArgsFunction = k.complete
-	return cmd
+	return c.removeCommand(removed{what: strings.ToUpper(k.noun), short: "Remove " + k.noun + "s", names: k.names, remove: k.remove})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,29 +19,15 @@ func (c *cli) serviceCommand() *cobra.Command {
 }
 
 func (c *cli) serviceList() *cobra.Command {
-	var o output
-	cmd := c.streaming("ls [FLAGS]", "List services", exactly(0), func(ctx context.Context, _ []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		filters, err := parseFilters(o.filters)
-		if err != nil {
-			return err
-		}
-		kinds := []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK}
-		return show(ctx, c, &o, listing[*pb.Service]{serviceColumns(), kinds, func(ctx context.Context) ([]*pb.Service, error) {
+	return listCommand(c, listed[*pb.Service]{
+		short: "List services", kinds: []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK},
+		columns: func(context.Context, *api) print.List[*pb.Service] { return serviceColumns() },
+		rows: func(ctx context.Context, a *api, filters []*pb.Filter) ([]*pb.Service, error) {
 			resp, err := a.control.ListServices(ctx, &pb.ListRequest{Filters: filters})
-			services := resp.GetServices()
-			slices.SortStableFunc(services, func(a, b *pb.Service) int { return strings.Compare(a.GetSpec().GetName(), b.GetSpec().GetName()) })
-			return services, err
-		}})
+			return resp.GetServices(), err
+		},
+		name: func(s *pb.Service) string { return s.GetSpec().GetName() },
 	})
-	cmd.Aliases = []string{"list"}
-	o.listFlags(cmd)
-	o.filterFlag(cmd)
-	o.watchFlag(cmd)
-	return cmd
 }
 
 func serviceColumns() print.List[*pb.Service] {
@@ -58,7 +43,12 @@ func serviceColumns() print.List[*pb.Service] {
 			{Field: "Image", Header: "IMAGE", Value: func(s *pb.Service, whole bool) string {
 				return print.Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole)
 			}},
-			{Field: "Ports", Header: "PORTS", Value: func(s *pb.Service, _ bool) string { return publishedPorts(s.GetSpec().GetTask().GetPorts()) }},
+			{Field: "Ports", Header: "PORTS", Value: func(s *pb.Service, _ bool) string {
+				return portsText(modePorts(servicePorts(s), pb.PortConfig_MODE_INGRESS))
+			}},
+			{Field: "Networks", Header: "NETWORKS", Wide: true, Value: func(s *pb.Service, _ bool) string {
+				return joinComma(namesOf(s.GetSpec().GetTask().GetNetworks(), attachmentName))
+			}},
 			{Field: "Update", Header: "UPDATE", Wide: true, Value: func(s *pb.Service, _ bool) string {
 				return enumName(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_")
 			}},
@@ -83,23 +73,6 @@ func replicasText(s *pb.Service) string {
 		text += fmt.Sprintf(" (max %d per node)", most)
 	}
 	return text
-}
-
-func publishedPorts(ports []*pb.PortConfig) string {
-	var parts []string
-	for _, p := range ports {
-		parts = append(parts, portText(p))
-	}
-	return joinComma(parts)
-}
-
-// portText writes a port as Swarm does: "*:8080->80/tcp".
-func portText(p *pb.PortConfig) string {
-	protocol := enumName(p.Protocol.String(), "PROTOCOL_")
-	if p.Published == 0 {
-		return fmt.Sprintf("%d/%s", p.Target, protocol)
-	}
-	return fmt.Sprintf("*:%d->%d/%s", p.Published, p.Target, protocol)
 }
 
 func joinComma(parts []string) string { return strings.Join(parts, ", ") }
@@ -131,50 +104,32 @@ func (c *cli) servicePs() *cobra.Command {
 	o.filterFlag(cmd)
 	o.watchFlag(cmd)
 	cmd.Flags().BoolVar(&noResolve, "no-resolve", false, "ids instead of names")
-	cmd.ValidArgsFunction = c.completeServices
+	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 
 func (c *cli) serviceInspect() *cobra.Command {
-	var o output
-	cmd := c.command("inspect [FLAGS] SERVICE...", "Show services whole", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return inspect(ctx, c, &o, args, inspected[*pb.Service]{
-			get: func(ctx context.Context, ref string) (*pb.Service, error) {
-				return a.control.GetService(ctx, &pb.GetRequest{Ref: ref})
-			},
-			fields: func(s *pb.Service) any {
-				return struct {
-					*pb.Service
-					ID string
-				}{s, s.Id}
-			},
-			pretty: prettyService,
-		})
+	return inspectCommand(c, inspected[*pb.Service]{
+		what: "SERVICE", short: "Show services whole", names: serviceNames,
+		get: func(ctx context.Context, a *api, ref string) (*pb.Service, error) {
+			return a.control.GetService(ctx, &pb.GetRequest{Ref: ref})
+		},
+		fields: func(s *pb.Service) any {
+			return struct {
+				*pb.Service
+				ID string
+			}{s, s.Id}
+		},
+		pretty: prettyService,
 	})
-	o.inspectFlags(cmd, true)
-	cmd.ValidArgsFunction = c.completeServices
-	return cmd
 }
 
 func (c *cli) serviceRemove() *cobra.Command {
-	cmd := c.command("rm SERVICE...", "Remove services; their tasks stop in the background", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
+	return c.removeCommand(removed{
+		what: "SERVICE", short: "Remove services; their tasks stop in the background", names: serviceNames,
+		remove: func(ctx context.Context, a *api, ref string) error {
+			_, err := a.control.RemoveService(ctx, &pb.RemoveRequest{Ref: ref})
 			return err
-		}
-		return each(args, func(ref string) error {
-			if _, err := a.control.RemoveService(ctx, &pb.RemoveRequest{Ref: ref}); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.stdout, ref)
-			return nil
-		})
+		},
 	})
-	cmd.Aliases = []string{"remove"}
-	cmd.ValidArgsFunction = c.completeServices
-	return cmd
 }

@@ -59,6 +59,7 @@ func (c *cli) serviceCreate() *cobra.Command {
 	})
 	cmd.Flags().SetInterspersed(false)
 	flags = spec.CreateFlags(cmd.Flags())
+	cmd.RegisterFlagCompletionFunc("network", c.completing(serviceNetworks))
 	images.register(cmd)
 	wait.register(cmd)
 	return cmd
@@ -114,9 +115,12 @@ func (c *cli) serviceUpdate() *cobra.Command {
 		return c.wait(ctx, a, updated, wait)
 	})
 	flags = spec.UpdateFlags(cmd.Flags())
+	for _, name := range []string{"network-add", "network-rm"} {
+		cmd.RegisterFlagCompletionFunc(name, c.completing(serviceNetworks))
+	}
 	images.register(cmd)
 	wait.register(cmd)
-	cmd.ValidArgsFunction = c.completeServices
+	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 

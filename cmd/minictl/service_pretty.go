@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -34,12 +35,39 @@ func prettyService(w io.Writer, s *pb.Service) {
 	prettyRestart(p, sp.GetTask().GetRestart())
 	prettyContainer(p, sp.GetTask().GetContainer())
 	prettyResources(p, sp.GetTask().GetResources())
-	if ports := sp.GetTask().GetPorts(); len(ports) > 0 {
-		p.line(0, "Ports", "")
-		for _, port := range ports {
-			p.line(1, "Port", fmt.Sprintf("%s (%s)", portText(port), enumName(port.Mode.String(), "MODE_")))
+	prettyEndpoint(p, s)
+}
+
+// prettyEndpoint prints how a service is reached.
+func prettyEndpoint(p prettyPrinter, s *pb.Service) {
+	names := map[string]string{}
+	if networks := s.GetSpec().GetTask().GetNetworks(); len(networks) > 0 {
+		p.line(0, "Networks", joinComma(namesOf(networks, attachmentText)))
+		for _, n := range networks {
+			names[n.NetworkId] = n.NetworkName
 		}
 	}
+	p.line(0, "Endpoint Mode", cmp.Or(enumName(s.GetSpec().GetEndpointMode().String(), "ENDPOINT_MODE_"), "vip"))
+	for _, vip := range s.GetEndpoint().GetVips() {
+		p.line(1, "VIP", fmt.Sprintf("%s on %s", joinComma(vip.Addresses), cmp.Or(names[vip.NetworkId], vip.NetworkId)))
+	}
+	p.field(1, "Problem", s.GetEndpoint().GetProblem())
+	if ports := servicePorts(s); len(ports) > 0 {
+		p.line(0, "Ports", "")
+		for _, port := range ports {
+			p.line(1, "Port", fmt.Sprintf("%s (%s)", portSpan{first: port}, portDetails(port)))
+		}
+	}
+}
+
+func attachmentName(n *pb.NetworkAttachment) string { return cmp.Or(n.NetworkName, n.NetworkId) }
+
+// attachmentText is a network and the service's other names on it.
+func attachmentText(n *pb.NetworkAttachment) string {
+	if len(n.Aliases) == 0 {
+		return attachmentName(n)
+	}
+	return fmt.Sprintf("%s (%s)", attachmentName(n), joinComma(n.Aliases))
 }
 
 func prettyPlacement(p prettyPrinter, s *pb.Placement) {
@@ -98,6 +126,9 @@ func prettyContainer(p prettyPrinter, c *pb.ContainerSpec) {
 		}
 		p.line(1, "Mount", text)
 	}
+	p.field(1, "DNS Servers", joinComma(c.GetDns().GetServers()))
+	p.field(1, "DNS Search", joinComma(c.GetDns().GetSearch()))
+	p.field(1, "DNS Options", joinComma(c.GetDns().GetOptions()))
 	prettyFiles(p, "Secret", c.GetSecrets())
 	prettyFiles(p, "Config", c.GetConfigs())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -64,13 +65,72 @@ func (f *clusterFlags) defaults() *pb.ClusterSpec {
 		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
 }
 
+// networkFlags are the cluster's settings that cannot change later.
+type networkFlags struct {
+	pools []string
+	mask  uint32
+	port  uint32
+}
+
+// Swarm's own are 24 bits for a subnet, and the same ports.
+const (
+	subnetBits                          = 20
+	mostSubnetBits                      = 29
+	leastDataPathPort, mostDataPathPort = 1024, 49151
+)
+
+func (f *networkFlags) register(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.StringSliceVar(&f.pools, "default-addr-pool", nil, "where the subnets of networks come from, in CIDR form (default 10.0.0.0/8)")
+	set.Uint32Var(&f.mask, "default-addr-pool-mask-length", subnetBits, "length of the subnets' prefix")
+	set.Uint32Var(&f.port, "data-path-port", 0, "UDP port of the overlays' traffic (default: the node's --data-path-port, 4789)")
+}
+
+// apply sets what was given; where nothing was, the node knows what is usual.
+func (f *networkFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) error {
+	if f.port != 0 && (f.port < leastDataPathPort || f.port > mostDataPathPort) {
+		return fault.New(fault.Invalid, "invalid --data-path-port %d: expected one from %d to %d", f.port, leastDataPathPort, mostDataPathPort)
+	}
+	if f.mask < 1 || f.mask > mostSubnetBits {
+		return fault.New(fault.Invalid, "invalid --default-addr-pool-mask-length %d: expected one from 1 to %d", f.mask, mostSubnetBits)
+	}
+	for _, text := range f.pools {
+		pool, err := spec.ParseSubnet(text)
+		switch {
+		case err != nil:
+			return fault.New(fault.Invalid, "invalid --default-addr-pool %q: %w", text, err)
+		case !pool.Addr().Is4():
+			return fault.New(fault.Invalid, "invalid --default-addr-pool %q: only IPv4 subnets come from a pool", text)
+		case pool.Bits() > int(f.mask):
+			return fault.New(fault.Invalid, "invalid --default-addr-pool %q: it is smaller than one subnet of length %d", text, f.mask).
+				WithTry("--default-addr-pool-mask-length %d", min(pool.Bits()+4, mostSubnetBits))
+		}
+	}
+	s.DefaultAddressPools, s.DataPathPort = f.pools, f.port
+	if cmd.Flags().Changed("default-addr-pool-mask-length") {
+		s.SubnetMaskLength = f.mask
+	}
+	return nil
+}
+
+// addressFlags are what init and join are told of this node.
+func addressFlags(cmd *cobra.Command, advertise, listen, dataPath, availability *string) {
+	f := cmd.Flags()
+	f.StringVar(advertise, "advertise-addr", "", "address or interface[:port] that other nodes dial")
+	f.StringVar(listen, "listen-addr", "", "address of the control port")
+	f.StringVar(dataPath, "data-path-addr", "", "address or interface for the overlays' traffic (default: the advertised address)")
+	f.StringVar(availability, "availability", "active", "active, pause or drain")
+}
+
 func (c *cli) swarmInit() *cobra.Command {
 	var (
 		req          pb.InitRequest
 		settings     clusterFlags
+		network      networkFlags
 		availability string
+		cmd          *cobra.Command
 	)
-	cmd := c.command("init [FLAGS]", "Make a cluster with this node as its first manager", exactly(0), func(ctx context.Context, _ []string) error {
+	cmd = c.command("init [FLAGS]", "Make a cluster with this node as its first manager", exactly(0), func(ctx context.Context, _ []string) error {
 		a, err := c.connect()
 		if err != nil {
 			return err
@@ -79,6 +139,9 @@ func (c *cli) swarmInit() *cobra.Command {
 			return err
 		}
 		req.Spec = settings.defaults()
+		if err := network.apply(cmd, req.Spec); err != nil {
+			return err
+		}
 		resp, err := a.local.Init(ctx, &req)
 		if err != nil {
 			return err
@@ -88,12 +151,10 @@ func (c *cli) swarmInit() *cobra.Command {
 		fmt.Fprintln(c.stdout, "To add a manager to this swarm, run 'minictl swarm join-token manager' and follow the instructions.")
 		return nil
 	})
-	f := cmd.Flags()
-	f.StringVar(&req.AdvertiseAddr, "advertise-addr", "", "address or interface[:port] that other nodes dial")
-	f.StringVar(&req.ListenAddr, "listen-addr", "", "address of the control port")
-	f.StringVar(&availability, "availability", "active", "active, pause or drain")
-	f.BoolVar(&req.ForceNewCluster, "force-new-cluster", false, "make a cluster of one from this manager's state")
+	addressFlags(cmd, &req.AdvertiseAddr, &req.ListenAddr, &req.DataPathAddr, &availability)
+	cmd.Flags().BoolVar(&req.ForceNewCluster, "force-new-cluster", false, "make a cluster of one from this manager's state")
 	settings.register(cmd)
+	network.register(cmd)
 	return cmd
 }
 
@@ -125,11 +186,8 @@ func (c *cli) swarmJoin() *cobra.Command {
 		fmt.Fprintf(c.stdout, "This node joined a swarm as a %s.\n", roleName(resp.Role))
 		return nil
 	})
-	f := cmd.Flags()
-	f.StringVar(&req.Token, "token", "", "token that 'swarm join-token' shows")
-	f.StringVar(&req.AdvertiseAddr, "advertise-addr", "", "address or interface[:port] that other nodes dial")
-	f.StringVar(&req.ListenAddr, "listen-addr", "", "address of the control port")
-	f.StringVar(&availability, "availability", "active", "active, pause or drain")
+	addressFlags(cmd, &req.AdvertiseAddr, &req.ListenAddr, &req.DataPathAddr, &availability)
+	cmd.Flags().StringVar(&req.Token, "token", "", "token that 'swarm join-token' shows")
 	cmd.MarkFlagRequired("token")
 	return cmd
 }

@@ -26,7 +26,7 @@ func (c *cli) taskList() *cobra.Command {
 	o.filterFlag(cmd)
 	o.watchFlag(cmd)
 	cmd.Flags().BoolVar(&noResolve, "no-resolve", false, "ids instead of names")
-	cmd.ValidArgsFunction = c.completeServices
+	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 
@@ -59,27 +59,18 @@ func (c *cli) showTasks(ctx context.Context, o *output, req *pb.ListTasksRequest
 }
 
 func (c *cli) taskInspect() *cobra.Command {
-	var o output
-	cmd := c.command("inspect [FLAGS] TASK...", "Show tasks whole", atLeast(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		return inspect(ctx, c, &o, args, inspected[*pb.Task]{
-			get: func(ctx context.Context, ref string) (*pb.Task, error) {
-				return a.control.GetTask(ctx, &pb.GetRequest{Ref: ref})
-			},
-			fields: func(t *pb.Task) any {
-				return struct {
-					*pb.Task
-					ID string
-				}{t, t.Id}
-			},
-		})
+	return inspectCommand(c, inspected[*pb.Task]{
+		what: "TASK", short: "Show tasks whole", names: taskIDs,
+		get: func(ctx context.Context, a *api, ref string) (*pb.Task, error) {
+			return a.control.GetTask(ctx, &pb.GetRequest{Ref: ref})
+		},
+		fields: func(t *pb.Task) any {
+			return struct {
+				*pb.Task
+				ID string
+			}{t, t.Id}
+		},
 	})
-	o.inspectFlags(cmd, false)
-	cmd.ValidArgsFunction = c.completeTasks
-	return cmd
 }
 
 func (c *cli) taskWhy() *cobra.Command {
@@ -117,7 +108,7 @@ func (c *cli) taskWhy() *cobra.Command {
 		return nil
 	})
 	o.listFlags(cmd)
-	cmd.ValidArgsFunction = c.completeTasks
+	cmd.ValidArgsFunction = c.completing(taskIDs)
 	return cmd
 }
 

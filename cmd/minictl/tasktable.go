@@ -161,7 +161,10 @@ func (t *taskTable) list() print.List[*pb.Task] {
 				return state
 			}},
 			{Field: "Error", Header: "ERROR", Value: t.failure},
-			{Field: "Ports", Header: "PORTS", Value: func(task *pb.Task, _ bool) string { return hostPorts(task.GetStatus().GetPorts()) }},
+			{Field: "Ports", Header: "PORTS", Value: func(task *pb.Task, _ bool) string {
+				return portsText(modePorts(task.GetStatus().GetPorts(), pb.PortConfig_MODE_HOST))
+			}},
+			{Field: "Addresses", Header: "ADDRESSES", Wide: true, Value: func(task *pb.Task, _ bool) string { return joinComma(taskAddresses(task)) }},
 		},
 	}
 }
@@ -218,13 +221,11 @@ func (t *taskTable) failure(task *pb.Task, whole bool) string {
 	return text
 }
 
-// hostPorts writes the ports that a task holds on its node.
-func hostPorts(ports []*pb.PortConfig) string {
-	var parts []string
-	for _, p := range ports {
-		if p.Mode == pb.PortConfig_MODE_HOST {
-			parts = append(parts, portText(p))
-		}
+// taskAddresses are a task's addresses on its networks.
+func taskAddresses(task *pb.Task) []string {
+	var addrs []string
+	for _, on := range task.Addresses {
+		addrs = append(addrs, on.Addresses...)
 	}
-	return joinComma(parts)
+	return addrs
 }

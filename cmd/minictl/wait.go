@@ -95,6 +95,9 @@ func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) erro
 		if !f.quiet && f.progress != "quiet" && f.progress != "json" {
 			fmt.Fprintf(c.stderr, "Service %s converged in %.1fs\n", name, time.Since(started).Seconds())
 		}
+		if problem := tracker.Service().GetEndpoint().GetProblem(); problem != "" {
+			c.warn([]string{problem})
+		}
 		return nil
 	case outcome == progress.Gone:
 		return fault.New(fault.NotFound, "service %q was removed while it was waited for", name)
@@ -131,7 +134,7 @@ func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after t
 	name := t.Service().GetSpec().GetName()
 	if task := t.Waiting(); task != nil {
 		err := fault.New(fault.Timeout, "cannot place all tasks of service %q within %v: %s", name, after, progress.Reason(task))
-		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", progress.Ref(task))}
+		return &exitError{exitUnplaceable, err.WithTry("%s", t.Help(task))}
 	}
 	if t.Nowhere() {
 		err := fault.New(fault.Timeout, "cannot place service %q within %v: no node fits", name, after)

@@ -20,7 +20,7 @@ type Change struct {
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
 	Failed bool   `json:"failed,omitempty"`
-	// Waits: no node can take the task. Repeats: another task waited for the
+	// Waits: the task gets no address, or no node can take it. Repeats: another task waited for the
 	// same reason before.
 	Waits   bool `json:"waits,omitempty"`
 	Repeats bool `json:"-"`
@@ -75,7 +75,7 @@ func Reason(t *pb.Task) string {
 		return "" // it was asked to end; how it put that is no error
 	case s.GetContainer().GetExitCode() != 0 && state > pb.TaskState_TASK_STATE_RUNNING:
 		return fmt.Sprintf("exit code %d", s.Container.ExitCode)
-	case state <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0:
+	case stuck(t):
 		return waitReason(s)
 	case state == pb.TaskState_TASK_STATE_PREPARING, state == pb.TaskState_TASK_STATE_STARTING:
 		if s.GetMessage() != StateName(state) {
@@ -83,6 +83,22 @@ func Reason(t *pb.Task) string {
 		}
 	}
 	return ""
+}
+
+// stuckPrefix begins the messages of new tasks that are not just next in line.
+const stuckPrefix = "waiting: "
+
+// stuck tells whether something has to change before a task can go on: managers
+// have no address for it, or no node to put it on.
+func stuck(t *pb.Task) bool {
+	s := t.GetStatus()
+	switch s.GetState() {
+	case pb.TaskState_TASK_STATE_NEW:
+		return strings.HasPrefix(s.GetMessage(), stuckPrefix)
+	case pb.TaskState_TASK_STATE_PENDING:
+		return len(s.GetRefused()) > 0
+	}
+	return false
 }
 
 func withExitCode(s *pb.TaskStatus) string {

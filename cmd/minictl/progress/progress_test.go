@@ -22,6 +22,7 @@ var start = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 var nodes = map[string]string{"n1": "node1", "n2": "node2"}
 
 const (
+	fresh     = pb.TaskState_TASK_STATE_NEW
 	pending   = pb.TaskState_TASK_STATE_PENDING
 	assigned  = pb.TaskState_TASK_STATE_ASSIGNED
 	preparing = pb.TaskState_TASK_STATE_PREPARING
@@ -67,6 +68,17 @@ func exited(code int32, oom bool) func(*pb.Task) {
 func refused(t *pb.Task) {
 	t.Status.Message = "waiting: 0 of 2 nodes fit: 2 lack label disk=ssd"
 	t.Status.Refused = []*pb.FilterCount{{Filter: "constraint", Nodes: 2, Reason: "lacks label disk=ssd"}}
+}
+
+func full(t *pb.Task) { t.Status.Message = "waiting: no free address in network back" }
+
+// attached is a service on networks.
+func attached(replicas uint64, networks ...string) *pb.Service {
+	s := service(replicas)
+	for _, name := range networks {
+		s.Spec.Task.Networks = append(s.Spec.Task.Networks, &pb.NetworkAttachment{NetworkId: name + "id", NetworkName: name})
+	}
+	return s
 }
 
 func put(o any) *pb.WatchEvent {
@@ -116,6 +128,11 @@ func TestPlainLines(t *testing.T) {
 			"12:00:00 overall progress: 0 out of 2 tasks",
 			"12:00:01 web.1 pending: waiting: 0 of 2 nodes fit: 2 lack label disk=ssd", "12:00:01 try: minictl task why web.1",
 			"12:00:02 web.2 pending: waiting: 0 of 2 nodes fit: 2 lack label disk=ssd"}},
+		{"without an address", attached(2, "back"), []*pb.WatchEvent{synced, put(task("a", 1, fresh, saying("waiting for its addresses"))), put(task("a", 1, fresh, full)),
+			put(task("b", 2, fresh, full)), put(task("a", 1, pending))}, []string{
+			"12:00:00 overall progress: 0 out of 2 tasks",
+			"12:00:02 web.1 new: waiting: no free address in network back", "12:00:02 try: minictl network inspect -v --pretty back",
+			"12:00:03 web.2 new: waiting: no free address in network back", "12:00:04 web.1 pending"}},
 		{"crash loop", service(1), []*pb.WatchEvent{synced, put(task("a", 1, run)), put(task("a", 1, dead, exited(3, false))),
 			put(task("b", 1, ready, wanted(ready))), put(task("b", 1, dead, exited(137, true)))}, []string{
 			"12:00:00 overall progress: 0 out of 1 tasks",
@@ -175,6 +192,11 @@ func TestVerdict(t *testing.T) {
 		s.Spec.Task = &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "a"}, Placement: &pb.Placement{Constraints: []string{"x==y"}}}
 		return s
 	}
+	published := func(s *pb.Service, p *pb.PortConfig) *pb.Service {
+		s = updated(s, 0)
+		s.Spec.Task = &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "a"}, Ports: []*pb.PortConfig{p}}
+		return s
+	}
 	removing := service(1)
 	removing.Removing = true
 	const updating, paused, completed = pb.UpdateState_UPDATE_STATE_UPDATING, pb.UpdateState_UPDATE_STATE_PAUSED, pb.UpdateState_UPDATE_STATE_COMPLETED
@@ -196,6 +218,10 @@ func TestVerdict(t *testing.T) {
 		{"restarted while verified", service(1), []*pb.WatchEvent{synced, put(task("a", 1, run)), put(task("a", 1, dead)), put(task("b", 1, run))}, time.Second, Converged},
 		{"global without a node", global(), []*pb.WatchEvent{synced}, time.Hour, Waiting},
 		{"global", global(), []*pb.WatchEvent{synced, put(task("a", 0, run)), put(task("b", 0, run, on("n2")))}, time.Second, Converged},
+		{"ports of the mesh replace nothing", published(service(1), &pb.PortConfig{Target: 80, Mode: pb.PortConfig_MODE_INGRESS}),
+			[]*pb.WatchEvent{synced, put(task("a", 1, run))}, time.Second, Converged},
+		{"host ports replace tasks", published(service(1), &pb.PortConfig{Target: 80, Mode: pb.PortConfig_MODE_HOST}),
+			[]*pb.WatchEvent{synced, put(task("a", 1, run))}, time.Hour, Waiting},
 		{"update not begun", updated(service(1), 0), []*pb.WatchEvent{synced, put(task("a", 1, run))}, time.Hour, Waiting},
 		{"update under way", updated(service(1), 0), []*pb.WatchEvent{put(updated(service(1), updating)), synced, put(task("a", 1, run, version(2)))}, time.Hour, Waiting},
 		{"update done: monitored already", updated(service(1), 0), []*pb.WatchEvent{put(updated(service(1), completed)), synced, put(task("a", 1, run, version(2)))}, 0, Converged},
@@ -340,6 +366,29 @@ func TestFailureBetweenLooks(t *testing.T) {
 	tracker.Settle(start.Add(time.Second))
 	if got, left := tracker.Verdict(start.Add(time.Second)); got != Waiting || left != time.Second {
 		t.Errorf("outcome %v, %v left", got, left)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, test := range []struct {
+		service *pb.Service
+		task    *pb.Task
+		want    string
+	}{
+		{attached(1, "a"), task("x", 1, pending, refused), "minictl task why web.1"},
+		{attached(1, "a"), task("x", 1, fresh, full), "minictl network inspect -v --pretty a"},
+		{attached(1, "a", "b"), task("x", 1, fresh, full), "minictl network ls -o wide"},
+	} {
+		tracker := NewTracker(test.service, nodes)
+		tracker.Apply(put(test.task), start)
+		waiting := tracker.Waiting()
+		if waiting == nil {
+			t.Errorf("nothing waits: %v", test.task)
+			continue
+		}
+		if got := tracker.Help(waiting); got != test.want {
+			t.Errorf("%v: %q, want %q", test.task.Status, got, test.want)
+		}
 	}
 }
 

@@ -125,16 +125,16 @@ func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
 	t.told[task.Id] = text
 	state := task.GetStatus().GetState()
 	stopped := task.DesiredState > pb.TaskState_TASK_STATE_RUNNING && !failed(task)
-	if stopped || state == pb.TaskState_TASK_STATE_NEW {
+	if stopped || state == pb.TaskState_TASK_STATE_NEW && !stuck(task) {
 		return nil
 	}
 	reason := Reason(task)
 	c := Change{At: now, Service: task.ServiceName, Slot: slotLabel(task, t.nodes), Task: task.Id,
 		Node: t.nodes[task.NodeId], State: StateName(state), Reason: reason, Failed: failed(task)}
-	if state <= pb.TaskState_TASK_STATE_PENDING && len(task.GetStatus().GetRefused()) > 0 {
+	if stuck(task) {
 		c.Waits = true
 		c.Repeats = t.waits[reason]
-		c.Try = "minictl task why " + Ref(task)
+		c.Try = t.Help(task)
 		t.waits[reason] = true
 	}
 	return []Change{c}
@@ -199,15 +199,27 @@ func (t *Tracker) wanted() (int, bool) {
 	return 0, false
 }
 
-// Waiting returns a task that no node can take, nil if there is none.
+// Waiting returns a task that no node can take, or that gets no address, nil if
+// there is none.
 func (t *Tracker) Waiting() *pb.Task {
 	for _, slot := range t.slots() {
-		s := slot.current.GetStatus()
-		if live(slot.current) && s.GetState() <= pb.TaskState_TASK_STATE_PENDING && len(s.GetRefused()) > 0 {
+		if live(slot.current) && stuck(slot.current) {
 			return slot.current
 		}
 	}
 	return nil
+}
+
+// Help is a command that tells more of why a task waits.
+func (t *Tracker) Help(task *pb.Task) string {
+	networks := t.service.GetSpec().GetTask().GetNetworks()
+	switch {
+	case task.GetStatus().GetState() != pb.TaskState_TASK_STATE_NEW:
+		return "minictl task why " + Ref(task)
+	case len(networks) == 1:
+		return "minictl network inspect -v --pretty " + networks[0].NetworkName
+	}
+	return "minictl network ls -o wide"
 }
 
 // Slow returns a task that is still being prepared or started and tells what it
@@ -329,13 +341,15 @@ func upToDate(s *pb.Service, t *pb.Task) bool {
 	return old != nil && proto.Equal(container(old), container(s.GetSpec().GetTask()))
 }
 
-// container is what a task's container is made from.
+// container is what a task's container is made from; the routing mesh's ports
+// are none of its business.
 func container(s *pb.TaskSpec) *pb.TaskSpec {
 	c := proto.CloneOf(s)
 	if c == nil {
 		return nil
 	}
 	c.Placement, c.Restart = nil, nil
+	c.Ports = slices.DeleteFunc(c.Ports, func(p *pb.PortConfig) bool { return p.Mode == pb.PortConfig_MODE_INGRESS })
 	if c.Container != nil {
 		c.Container.PullAuth, c.Container.Platforms = nil, nil
 	}

@@ -40,7 +40,7 @@ func listFlags(v verb) []flag {
 	if v == create {
 		flags = append(flags, flag{name: "env-file", kind: "list", usage: "read environment variables from a file", apply: addEnvFile})
 	}
-	for _, l := range append(plainLists(), referenceLists(v)...) {
+	for _, l := range slices.Concat(plainLists(), referenceLists(v), networkLists()) {
 		if v == create {
 			flags = append(flags, flag{l.name, l.short, "list", l.usage, l.add})
 			continue
@@ -75,10 +75,8 @@ func plainLists() []listFlag {
 		{"container-label", "", "container label KEY=VALUE", setLabel(func(s *pb.ServiceSpec) *map[string]string { return &container(s).Labels }), "key",
 			func(s *pb.ServiceSpec, k string) error { delete(container(s).Labels, k); return nil }},
 		{"env", "e", "environment variable KEY=VALUE, or KEY to pass on the caller's", addEnv, "key", removeEnv},
-		{"group", "", "supplementary group", addUnique(func(s *pb.ServiceSpec) *[]string { return &container(s).Groups }), "name",
-			dropFrom(func(s *pb.ServiceSpec) *[]string { return &container(s).Groups })},
-		{"constraint", "", "placement constraint such as node.labels.disk==ssd", addUnique(func(s *pb.ServiceSpec) *[]string { return &placement(s).Constraints }), "text",
-			dropFrom(func(s *pb.ServiceSpec) *[]string { return &placement(s).Constraints })},
+		textList("group", "supplementary group", "name", func(s *pb.ServiceSpec) *[]string { return &container(s).Groups }),
+		textList("constraint", "placement constraint such as node.labels.disk==ssd", "text", func(s *pb.ServiceSpec) *[]string { return &placement(s).Constraints }),
 		{"placement-pref", "", "placement preference such as spread=node.labels.rack", addPreference, "text", removePreference},
 	}
 }
@@ -100,25 +98,24 @@ func AddLabel(labels *map[string]string, pair string) error {
 	return nil
 }
 
-func addUnique(field func(*pb.ServiceSpec) *[]string) func(*pb.ServiceSpec, string, Environment) error {
-	return func(s *pb.ServiceSpec, v string, _ Environment) error {
-		if v == "" {
-			return fmt.Errorf("it is empty")
-		}
-		if list := field(s); !slices.Contains(*list, v) {
-			*list = append(*list, v)
-		}
-		return nil
-	}
-}
-
-// dropFrom removes a value; white space in it does not count, so that a
-// constraint need not be written exactly as it was.
-func dropFrom(field func(*pb.ServiceSpec) *[]string) setter {
-	return func(s *pb.ServiceSpec, v string) error {
-		list := field(s)
-		*list = slices.DeleteFunc(*list, func(have string) bool { return squeeze(have) == squeeze(v) })
-		return nil
+// textList is a list of texts, each there once. White space does not count
+// when one is removed, so that a constraint need not be written exactly as it was.
+func textList(name, usage, key string, field func(*pb.ServiceSpec) *[]string) listFlag {
+	return listFlag{name: name, usage: usage, key: key,
+		add: func(s *pb.ServiceSpec, v string, _ Environment) error {
+			if v == "" {
+				return fmt.Errorf("it is empty")
+			}
+			if list := field(s); !slices.Contains(*list, v) {
+				*list = append(*list, v)
+			}
+			return nil
+		},
+		remove: func(s *pb.ServiceSpec, v string) error {
+			list := field(s)
+			*list = slices.DeleteFunc(*list, func(have string) bool { return squeeze(have) == squeeze(v) })
+			return nil
+		},
 	}
 }
 

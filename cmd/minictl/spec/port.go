@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,8 +18,9 @@ func addPorts(s *pb.ServiceSpec, v string, _ Environment) error {
 		return err
 	}
 	t := task(s)
+	before := t.Ports // a range has each port once
 	for _, p := range ports {
-		if !slices.ContainsFunc(t.Ports, func(have *pb.PortConfig) bool { return proto.Equal(have, p) }) {
+		if !slices.ContainsFunc(before, func(have *pb.PortConfig) bool { return proto.Equal(have, p) }) {
 			t.Ports = append(t.Ports, p)
 		}
 	}
@@ -40,8 +42,9 @@ func removePorts(s *pb.ServiceSpec, v string) error {
 }
 
 // ParsePublish reads the value of --publish: the short form
-// [PUBLISHED:]TARGET[/PROTOCOL], where ports may be ranges, or the long form
-// published=8080,target=80,protocol=tcp,mode=host.
+// [[HOST_IP:]PUBLISHED:]TARGET[/PROTOCOL], where ports may be ranges, or the
+// long form published=8080,target=80,protocol=tcp,mode=ingress,host_ip=ADDRESS,
+// policy=cluster,source=preserve.
 func ParsePublish(s string) ([]*pb.PortConfig, error) {
 	if strings.Contains(s, "=") {
 		p, err := parseLongPort(s)
@@ -57,51 +60,114 @@ func parseLongPort(s string) (*pb.PortConfig, error) {
 	}
 	p := &pb.PortConfig{Protocol: pb.PortConfig_PROTOCOL_TCP, Mode: pb.PortConfig_MODE_INGRESS}
 	for _, f := range pairs {
-		switch f.key {
-		case "published":
-			p.Published, err = parsePort(f.val, 0)
-		case "target":
-			p.Target, err = parsePort(f.val, 1)
-		case "protocol":
-			p.Protocol, err = parseProtocol(f.val)
-		case "mode":
-			p.Mode, err = parsePortMode(f.val)
-		default:
-			err = fmt.Errorf("unknown field %q", f.key)
-		}
-		if err != nil {
+		if err := setPortField(p, f); err != nil {
 			return nil, err
 		}
 	}
-	if p.Target == 0 {
-		return nil, fmt.Errorf("target is missing")
+	return p, checkPort(p)
+}
+
+func setPortField(p *pb.PortConfig, f pair) (err error) {
+	switch f.key {
+	case "published":
+		p.Published, err = parsePort(f.val, 0)
+	case "target":
+		p.Target, err = parsePort(f.val, 1)
+	case "protocol":
+		p.Protocol, err = oneOf(f, protocols)
+	case "mode":
+		p.Mode, err = oneOf(f, portModes)
+	case "host_ip":
+		p.HostIp, err = parseHostIP(f.val)
+	case "policy":
+		p.Policy, err = oneOf(f, portPolicies)
+	case "source":
+		p.Source, err = oneOf(f, portSources)
+	default:
+		err = fmt.Errorf("unknown field %q", f.key)
 	}
-	return p, nil
+	return err
+}
+
+// checkPort refuses what does not go together.
+func checkPort(p *pb.PortConfig) error {
+	host := p.Mode == pb.PortConfig_MODE_HOST
+	switch {
+	case p.Target == 0:
+		return fmt.Errorf("target is missing")
+	case host && p.Policy != pb.PortConfig_POLICY_UNSPECIFIED:
+		return fmt.Errorf("policy is for mode=ingress: in mode host a node's port leads to its own task")
+	case host && p.Source != pb.PortConfig_SOURCE_UNSPECIFIED:
+		return fmt.Errorf("source is for mode=ingress: in mode host a task always sees the client's address")
+	}
+	return nil
+}
+
+// The values of the long form's fields.
+var (
+	protocols    = choices[pb.PortConfig_Protocol]{{"tcp", pb.PortConfig_PROTOCOL_TCP}, {"udp", pb.PortConfig_PROTOCOL_UDP}, {"sctp", pb.PortConfig_PROTOCOL_SCTP}}
+	portModes    = choices[pb.PortConfig_Mode]{{"ingress", pb.PortConfig_MODE_INGRESS}, {"host", pb.PortConfig_MODE_HOST}}
+	portPolicies = choices[pb.PortConfig_Policy]{{"cluster", pb.PortConfig_POLICY_CLUSTER}, {"local", pb.PortConfig_POLICY_LOCAL}}
+	portSources  = choices[pb.PortConfig_Source]{{"preserve", pb.PortConfig_SOURCE_PRESERVE}, {"masquerade", pb.PortConfig_SOURCE_MASQUERADE}}
+)
+
+func oneOf[T any](f pair, from choices[T]) (T, error) {
+	v, err := from.pick(f.val)
+	if err != nil {
+		err = fmt.Errorf("unknown %s %q: %w", f.key, f.val, err)
+	}
+	return v, err
+}
+
+// parseHostIP reads an address of the host, with brackets around IPv6 or
+// without; that of all addresses is as none.
+func parseHostIP(s string) (string, error) {
+	bare := s
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		if bare, ok = strings.CutSuffix(inner, "]"); !ok {
+			return "", fmt.Errorf("%q is no address of a host", s)
+		}
+	}
+	addr, err := netip.ParseAddr(bare)
+	if err != nil || addr.Zone() != "" {
+		return "", fmt.Errorf("%q is no address of a host", s)
+	}
+	if addr.IsUnspecified() {
+		return "", nil
+	}
+	return addr.Unmap().String(), nil
 }
 
 func parseShortPorts(s string) ([]*pb.PortConfig, error) {
-	rest, protocolName, hasProtocol := strings.Cut(s, "/")
-	protocol := pb.PortConfig_PROTOCOL_TCP
+	of := &pb.PortConfig{Protocol: pb.PortConfig_PROTOCOL_TCP, Mode: pb.PortConfig_MODE_INGRESS}
+	rest, protocol, hasProtocol := strings.Cut(s, "/")
+	published, target := "", rest
+	var err error
 	if hasProtocol {
-		var err error
-		if protocol, err = parseProtocol(protocolName); err != nil {
+		if of.Protocol, err = oneOf(pair{key: "protocol", val: protocol}, protocols); err != nil {
 			return nil, err
 		}
 	}
-	published, target, hasPublished := strings.Cut(rest, ":")
-	if !hasPublished {
-		published, target = "", published
+	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
+		published, target = rest[:i], rest[i+1:]
 	}
-	if strings.Contains(target, ":") {
-		return nil, fmt.Errorf("a host address is not supported: ports are published on every address")
+	if i := strings.LastIndexByte(published, ':'); i >= 0 {
+		if of.HostIp, err = parseHostIP(published[:i]); err != nil {
+			return nil, err
+		}
+		published = published[i+1:]
 	}
+	return portRange(of, published, target)
+}
+
+// portRange makes a port for each of a range of targets.
+func portRange(of *pb.PortConfig, published, target string) ([]*pb.PortConfig, error) {
 	first, last, err := parseRange(target)
 	if err != nil {
 		return nil, err
 	}
-	var from uint32
+	var from, to uint32
 	if published != "" {
-		var to uint32
 		if from, to, err = parseRange(published); err != nil {
 			return nil, err
 		}
@@ -111,7 +177,8 @@ func parseShortPorts(s string) ([]*pb.PortConfig, error) {
 	}
 	var ports []*pb.PortConfig
 	for i := range last - first + 1 {
-		p := &pb.PortConfig{Protocol: protocol, Target: first + i, Mode: pb.PortConfig_MODE_INGRESS}
+		p := proto.CloneOf(of)
+		p.Target = first + i
 		if published != "" {
 			p.Published = from + i
 		}
@@ -143,26 +210,4 @@ func parsePort(s string, least uint64) (uint32, error) {
 		return 0, fmt.Errorf("%q is no port number", s)
 	}
 	return uint32(n), nil
-}
-
-func parseProtocol(s string) (pb.PortConfig_Protocol, error) {
-	switch strings.ToLower(s) {
-	case "tcp":
-		return pb.PortConfig_PROTOCOL_TCP, nil
-	case "udp":
-		return pb.PortConfig_PROTOCOL_UDP, nil
-	case "sctp":
-		return pb.PortConfig_PROTOCOL_SCTP, nil
-	}
-	return 0, fmt.Errorf("unknown protocol %q: expected tcp, udp or sctp", s)
-}
-
-func parsePortMode(s string) (pb.PortConfig_Mode, error) {
-	switch s {
-	case "ingress":
-		return pb.PortConfig_MODE_INGRESS, nil
-	case "host":
-		return pb.PortConfig_MODE_HOST, nil
-	}
-	return 0, fmt.Errorf("unknown mode %q: expected ingress or host", s)
 }

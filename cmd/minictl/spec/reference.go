@@ -20,7 +20,8 @@ func referenceLists(v verb) []listFlag {
 			c.Mounts = slices.DeleteFunc(c.Mounts, func(m *pb.Mount) bool { return path.Clean(m.Target) == path.Clean(target) })
 			return nil
 		}},
-		{"publish", "p", "port: PUBLISHED:TARGET[/PROTOCOL] or published=8080,target=80,mode=host", addPorts, "target port", removePorts},
+		{"publish", "p", "port: [HOST_IP:]PUBLISHED:TARGET[/PROTOCOL] or published=8080,target=80,protocol=,mode=ingress|host,host_ip=,policy=local|cluster,source=preserve|masquerade",
+			addPorts, "target port", removePorts},
 		fileList("secret", "secret: NAME or source=NAME,target=FILE,uid=,gid=,mode=", func(s *pb.ServiceSpec) *[]*pb.FileReference { return &container(s).Secrets }),
 		fileList("config", "config: NAME or source=NAME,target=PATH,uid=,gid=,mode=", func(s *pb.ServiceSpec) *[]*pb.FileReference { return &container(s).Configs }),
 	}
@@ -88,7 +89,7 @@ func setMountField(m *pb.Mount, p pair) (err error) {
 	val := p.val
 	switch p.key {
 	case "type":
-		m.Type, err = mountType(val)
+		m.Type, err = oneOf(p, mountTypes)
 	case "source", "src":
 		m.Source = val
 	case "target", "dst", "destination":
@@ -116,17 +117,7 @@ func setMountField(m *pb.Mount, p pair) (err error) {
 	return err
 }
 
-func mountType(s string) (pb.Mount_Type, error) {
-	switch strings.ToLower(s) {
-	case "bind":
-		return pb.Mount_TYPE_BIND, nil
-	case "volume":
-		return pb.Mount_TYPE_VOLUME, nil
-	case "tmpfs":
-		return pb.Mount_TYPE_TMPFS, nil
-	}
-	return 0, fmt.Errorf("unknown type %q: expected bind, volume or tmpfs", s)
-}
+var mountTypes = choices[pb.Mount_Type]{{"bind", pb.Mount_TYPE_BIND}, {"volume", pb.Mount_TYPE_VOLUME}, {"tmpfs", pb.Mount_TYPE_TMPFS}}
 
 func mountBool(p pair) (bool, error) {
 	if !p.hasValue {

@@ -74,12 +74,15 @@ func policyFlags() []flag {
 			return SetReplicas(s, n)
 		}),
 		scalar("replicas-max-per-node", "", "uint", "most tasks on one node (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &placement(s).MaxReplicasPerNode })),
-		scalar("restart-condition", "", "string", "when tasks are restarted: none, on-failure or any (default any)", choice(map[string]pb.RestartPolicy_Condition{
-			"none": pb.RestartPolicy_CONDITION_NONE, "on-failure": pb.RestartPolicy_CONDITION_ON_FAILURE, "any": pb.RestartPolicy_CONDITION_ANY,
+		scalar("restart-condition", "", "string", "when tasks are restarted: none, on-failure or any (default any)", choice(choices[pb.RestartPolicy_Condition]{
+			{"none", pb.RestartPolicy_CONDITION_NONE}, {"on-failure", pb.RestartPolicy_CONDITION_ON_FAILURE}, {"any", pb.RestartPolicy_CONDITION_ANY},
 		}, func(s *pb.ServiceSpec) *pb.RestartPolicy_Condition { return &restart(s).Condition })),
 		scalar("restart-delay", "", "duration", "time between a task's end and its replacement's start (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Delay })),
 		scalar("restart-max-attempts", "", "uint", "most restarts within the window (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &restart(s).MaxAttempts })),
 		scalar("restart-window", "", "duration", "only restarts within it count (0 is for ever)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Window })),
+		scalar("endpoint-mode", "", "string", "how the service's name is reached: vip or dnsrr (default vip)", choice(choices[pb.EndpointMode]{
+			{"vip", pb.EndpointMode_ENDPOINT_MODE_VIP}, {"dnsrr", pb.EndpointMode_ENDPOINT_MODE_DNSRR},
+		}, func(s *pb.ServiceSpec) *pb.EndpointMode { return &s.EndpointMode })),
 		scalar("log-driver", "", "string", "json-file or local: minid keeps logs in rotated files", func(_ *pb.ServiceSpec, v string) error {
 			if v != "json-file" && v != "local" {
 				return fmt.Errorf("only json-file and local are supported")
@@ -98,12 +101,12 @@ func updateFlags() []flag {
 			if v == "rollback" {
 				return fmt.Errorf("rollback is not supported yet")
 			}
-			return choice(map[string]pb.UpdateConfig_FailureAction{
-				"pause": pb.UpdateConfig_FAILURE_ACTION_PAUSE, "continue": pb.UpdateConfig_FAILURE_ACTION_CONTINUE,
+			return choice(choices[pb.UpdateConfig_FailureAction]{
+				{"pause", pb.UpdateConfig_FAILURE_ACTION_PAUSE}, {"continue", pb.UpdateConfig_FAILURE_ACTION_CONTINUE},
 			}, func(s *pb.ServiceSpec) *pb.UpdateConfig_FailureAction { return &updates(s).FailureAction })(s, v)
 		}),
-		scalar("update-order", "", "string", "stop-first or start-first (default stop-first)", choice(map[string]pb.UpdateConfig_Order{
-			"stop-first": pb.UpdateConfig_ORDER_STOP_FIRST, "start-first": pb.UpdateConfig_ORDER_START_FIRST,
+		scalar("update-order", "", "string", "stop-first or start-first (default stop-first)", choice(choices[pb.UpdateConfig_Order]{
+			{"stop-first", pb.UpdateConfig_ORDER_STOP_FIRST}, {"start-first", pb.UpdateConfig_ORDER_START_FIRST},
 		}, func(s *pb.ServiceSpec) *pb.UpdateConfig_Order { return &updates(s).Order })),
 		scalar("update-max-failure-ratio", "", "float", "share of failed tasks that an update bears", func(s *pb.ServiceSpec, v string) error {
 			ratio, err := strconv.ParseFloat(v, 64)
@@ -207,13 +210,31 @@ func parseNano(v string) (int64, error) {
 	return r.Num().Int64(), nil
 }
 
-func choice[T any](choices map[string]T, field func(*pb.ServiceSpec) *T) setter {
-	return func(s *pb.ServiceSpec, v string) error {
-		chosen, ok := choices[v]
-		if !ok {
-			return fmt.Errorf("not one of the choices")
+// choices are the values that something may have, by the names they have for users.
+type choices[T any] []struct {
+	name  string
+	value T
+}
+
+func (c choices[T]) pick(name string) (T, error) {
+	var names []string
+	for _, has := range c {
+		if strings.EqualFold(has.name, name) {
+			return has.value, nil
 		}
-		*field(s) = chosen
-		return nil
+		names = append(names, has.name)
+	}
+	var none T
+	last := len(names) - 1
+	return none, fmt.Errorf("expected %s or %s", strings.Join(names[:last], ", "), names[last])
+}
+
+func choice[T any](from choices[T], field func(*pb.ServiceSpec) *T) setter {
+	return func(s *pb.ServiceSpec, v string) error {
+		chosen, err := from.pick(v)
+		if err == nil {
+			*field(s) = chosen
+		}
+		return err
 	}
 }

@@ -1,7 +1,7 @@
-// Package spec turns the flags of `service create` and `service update` into
-// service specs. It does no I/O of its own: files and variables come through
-// Environment, references to secrets and configs stay names until the caller
-// looks up their ids, images stay as written.
+// Package spec turns the flags of `service create`, `service update` and
+// `network create` into specs. It does no I/O of its own: files and variables
+// come through Environment, references to secrets, configs and networks stay
+// names until a manager looks up their ids, images stay as written.
 package spec
 
 import (
@@ -94,6 +94,7 @@ func (f *Flags) apply(s *pb.ServiceSpec, env Environment) error {
 			}
 		}
 	}
+	trim(s)
 	return nil
 }
 
@@ -120,59 +121,40 @@ func (f *Flags) Update(old *pb.ServiceSpec, env Environment) (*pb.ServiceSpec, e
 	return s, nil
 }
 
+// made returns what a field points to, made if it is missing.
+func made[T any](field **T) *T {
+	if *field == nil {
+		*field = new(T)
+	}
+	return *field
+}
+
 // task, container and the like return a part of a spec, made if missing.
-func task(s *pb.ServiceSpec) *pb.TaskSpec {
-	if s.Task == nil {
-		s.Task = &pb.TaskSpec{}
-	}
-	return s.Task
-}
-
-func container(s *pb.ServiceSpec) *pb.ContainerSpec {
-	t := task(s)
-	if t.Container == nil {
-		t.Container = &pb.ContainerSpec{}
-	}
-	return t.Container
-}
-
-func resources(s *pb.ServiceSpec) *pb.ResourceRequirements {
-	t := task(s)
-	if t.Resources == nil {
-		t.Resources = &pb.ResourceRequirements{}
-	}
-	return t.Resources
-}
-
-func restart(s *pb.ServiceSpec) *pb.RestartPolicy {
-	t := task(s)
-	if t.Restart == nil {
-		t.Restart = &pb.RestartPolicy{}
-	}
-	return t.Restart
-}
-
-func placement(s *pb.ServiceSpec) *pb.Placement {
-	t := task(s)
-	if t.Placement == nil {
-		t.Placement = &pb.Placement{}
-	}
-	return t.Placement
-}
-
-func logs(s *pb.ServiceSpec) *pb.LogConfig {
-	t := task(s)
-	if t.Log == nil {
-		t.Log = &pb.LogConfig{}
-	}
-	return t.Log
-}
+func task(s *pb.ServiceSpec) *pb.TaskSpec                  { return made(&s.Task) }
+func container(s *pb.ServiceSpec) *pb.ContainerSpec        { return made(&task(s).Container) }
+func resources(s *pb.ServiceSpec) *pb.ResourceRequirements { return made(&task(s).Resources) }
+func restart(s *pb.ServiceSpec) *pb.RestartPolicy          { return made(&task(s).Restart) }
+func placement(s *pb.ServiceSpec) *pb.Placement            { return made(&task(s).Placement) }
+func logs(s *pb.ServiceSpec) *pb.LogConfig                 { return made(&task(s).Log) }
+func dns(s *pb.ServiceSpec) *pb.DNSConfig                  { return made(&container(s).Dns) }
 
 func updates(s *pb.ServiceSpec) *pb.UpdateConfig {
 	if s.Update == nil {
 		s.Update = &pb.UpdateConfig{Parallelism: 1}
 	}
 	return s.Update
+}
+
+// trim removes parts in which nothing is set (any more): a task made without
+// them is the same, and need not be replaced.
+func trim(s *pb.ServiceSpec) {
+	t := task(s)
+	if proto.Size(t.Placement) == 0 {
+		t.Placement = nil
+	}
+	if proto.Size(t.GetContainer().GetDns()) == 0 {
+		container(s).Dns = nil
+	}
 }
 
 // SetReplicas changes the replica count of a replicated service.
@@ -201,9 +183,9 @@ func setMode(s *pb.ServiceSpec, v string) error {
 // unsupported are flags that Swarm has and minid does not have yet.
 const unsupported = " init sysctl ulimit oom-score-adj credential-spec isolation memory-swap memory-swappiness" +
 	" generic-resource max-concurrent rollback rollback-parallelism rollback-delay rollback-failure-action rollback-monitor" +
-	" rollback-max-failure-ratio rollback-order network endpoint-mode dns dns-option dns-search host health-cmd" +
+	" rollback-max-failure-ratio rollback-order host health-cmd" +
 	" health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck" +
-	" autolock external-ca default-addr-pool default-addr-pool-mask-length data-path-addr data-path-port ca-cert ca-key" +
+	" autolock external-ca ca-cert ca-key aux-address config-from config-only ipam-driver ipam-opt ipv4" +
 	" template-driver driver details rotate "
 
 // Unsupported reports whether Swarm has a flag that minid does not have yet.

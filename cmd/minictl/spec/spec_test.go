@@ -91,6 +91,11 @@ func TestCreate(t *testing.T) {
 			`update { delay { seconds: 5 } monitor {} order: ORDER_START_FIRST failure_action: FAILURE_ACTION_CONTINUE max_failure_ratio: 0.25 }`},
 		{"--log-driver local --log-opt max-size=1m --log-opt max-file=7", `task { log { max_size_bytes: 1048576 max_files: 7 } }`},
 		{"-p 8080:80 -p published=53,target=53,protocol=udp,mode=host", `task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_INGRESS } ports { protocol: PROTOCOL_UDP target: 53 published: 53 mode: MODE_HOST } }`},
+		{"--network web --network name=back,alias=db,alias=cache,alias=db --network Front,alias=www --endpoint-mode dnsrr", `endpoint_mode: ENDPOINT_MODE_DNSRR
+			task { networks { network_name: "web" } networks { network_name: "back" aliases: "db" aliases: "cache" } networks { network_name: "Front" aliases: "www" } }`},
+		{"--endpoint-mode vip", `endpoint_mode: ENDPOINT_MODE_VIP`},
+		{"--dns 10.0.0.2 --dns fd00::1 --dns 10.0.0.2 --dns-search a.test --dns-search . --dns-option ndots:2", `task { container { dns {
+			servers: "10.0.0.2" servers: "fd00::1" search: "a.test" search: "." options: "ndots:2" } } }`},
 		{"--secret pw --config source=motd,target=/etc/motd,uid=1,gid=2,mode=0400", `task { container {
 			secrets { name: "pw" target: "pw" uid: "0" gid: "0" mode: 292 } configs { name: "motd" target: "/etc/motd" uid: "1" gid: "2" mode: 256 } } }`},
 		{"--mount type=bind,src=/a,dst=/b,ro,bind-propagation=rslave --mount source=data,target=/data,volume-nocopy=true --mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700", `task { container {
@@ -124,6 +129,13 @@ func TestUpdate(t *testing.T) {
 		{`task { container { mounts { type: TYPE_VOLUME source: "a" target: "/data" } } }`, "--mount-rm /data/", ``},
 		{`task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_HOST } ports { protocol: PROTOCOL_UDP target: 80 mode: MODE_HOST } }`,
 			"--publish-rm 80 --publish-add published=81,target=81,mode=host", `task { ports { protocol: PROTOCOL_UDP target: 80 mode: MODE_HOST } ports { protocol: PROTOCOL_TCP target: 81 published: 81 mode: MODE_HOST } }`},
+		{`task { networks { network_id: "n1" network_name: "web" aliases: "www" } networks { network_id: "n2" network_name: "back" } }`, "--network-rm web --network-rm n2 --network-add name=web,alias=w",
+			`task { networks { network_name: "web" aliases: "w" } }`},
+		{`task { container { dns { servers: "10.0.0.2" search: "a.test" options: "ndots:2" } } }`, "--dns-rm 10.0.0.2 --dns-add 10.0.0.3 --dns-search-rm a.test --dns-option-rm ndots:2 --dns-option-add rotate",
+			`task { container { dns { servers: "10.0.0.3" options: "rotate" } } }`},
+		{`task { container { dns { servers: "10.0.0.2" } } }`, "--dns-rm 10.0.0.2", ``},
+		{``, "--dns-rm 10.0.0.2 --dns-search-rm a.test", ``},
+		{`endpoint_mode: ENDPOINT_MODE_VIP`, "--endpoint-mode dnsrr", `endpoint_mode: ENDPOINT_MODE_DNSRR`},
 		{`task { ports { protocol: PROTOCOL_UDP target: 53 published: 53 mode: MODE_HOST } }`, "--publish-rm 53:53/udp", `task {}`},
 		{`task { container { secrets { id: "1" name: "a" target: "a" } } }`, "--secret-rm a --secret-add source=b,target=a", `task { container { secrets { name: "b" target: "a" uid: "0" gid: "0" mode: 292 } } }`},
 		{`task { container { configs { id: "1" name: "a" target: "/a" } } }`, "--config-rm a --config-add b", `task { container { configs { name: "b" target: "/b" uid: "0" gid: "0" mode: 292 } } }`},
@@ -143,9 +155,6 @@ func TestUpdate(t *testing.T) {
 		}
 		want := parse(t, test.want)
 		container(want)
-		if len(want.GetTask().GetPlacement().GetConstraints()) == 0 && got.GetTask().GetPlacement() != nil {
-			placement(want)
-		}
 		if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.FilterField(&pb.ServiceSpec{}, "labels", cmp.Comparer(func(a, b map[string]string) bool { return cmp.Equal(a, b) }))); diff != "" {
 			t.Errorf("update %s (-want +got):\n%s", test.args, diff)
 		}
@@ -181,7 +190,9 @@ func TestBadValues(t *testing.T) {
 		{"--update-max-failure-ratio", "1.5"}, {"--update-max-failure-ratio", "NaN"}, {"--log-driver", "syslog"}, {"--log-opt", "max-file=0"}, {"--log-opt", "tag=x"}, {"--placement-pref", "node.labels.x"}, {"--constraint", ""},
 		{"--cap-add", ""}, {"--mount", "target=x"}, {"--mount", "type=bind,target=/x"}, {"--mount", "type=bind,source=rel,target=/x"}, {"--mount", "type=tmpfs,source=x,target=/x"}, {"--mount", "source=/x,target=/x"},
 		{"--mount", "type=npipe,target=/x"}, {"--mount", "target=/x,tmpfs-size=1m"}, {"--mount", "type=bind,source=/a,target=/b,volume-nocopy"}, {"--mount", "target=/a,bind-propagation=shared"}, {"--mount", "target=/x,volume-driver=y"}, {"--mount", "target=/x,foo=y"}, {"--mount", ""}, {"--mount", "target=/x", "--mount", "target=/x/"},
-		{"-p", ""}, {"-p", "0"}, {"-p", "65536"}, {"-p", "a:b"}, {"-p", "1.2.3.4:80:80"}, {"-p", "80-81:80"}, {"-p", "81-80"}, {"-p", "80/icmp"}, {"-p", "published=80"}, {"-p", "target=80,mode=x"}, {"-p", "target=80,foo=x"},
+		{"-p", ""}, {"-p", "0"}, {"-p", "65536"}, {"-p", "a:b"}, {"-p", "1.2.3:80:80"}, {"-p", ":80:80"}, {"-p", "[::1:80:80"}, {"-p", "fe80::1%eth0:80:80"}, {"-p", "80-90" + ":80-91"}, {"-p", "1.2.3.4:80"}, {"-p", "80-81:80"}, {"-p", "81-80"}, {"-p", "80/icmp"}, {"-p", "published=80"}, {"-p", "target=80,mode=x"}, {"-p", "target=80,foo=x"}, {"-p", "target=80,host_ip=x"}, {"-p", "target=80,policy=x"}, {"-p", "target=80,source=x"}, {"-p", "target=80,mode=host,policy=local"}, {"-p", "target=80,mode=host,source=preserve"}, {"-p", "target=80,published=80-81"},
+		{"--network", ""}, {"--network", "alias=x"}, {"--network", "web,alias="}, {"--network", "web,name=x"}, {"--network", "web,driver-opt=x=y"}, {"--network", "web,x=y"}, {"--network", "web", "--network", "name=web"},
+		{"--endpoint-mode", "x"}, {"--dns", ""}, {"--dns", "example.test"}, {"--dns-search", ""}, {"--dns-option", ""},
 		{"--secret", ""}, {"--secret", "target=x"}, {"--secret", "source=x,mode=888"}, {"--secret", "source=x,mode=77777"}, {"--secret", "a", "--secret", "a"}, {"--config", "source=x,foo=1"},
 	} {
 		if s, err := createFrom(t, args...); !fault.Is(err, fault.Invalid) {
@@ -189,13 +200,6 @@ func TestBadValues(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "invalid --") {
 			t.Errorf("create %q does not name the flag: %v", args, err)
 		}
-	}
-}
-
-func TestPortRanges(t *testing.T) {
-	ports, err := ParsePublish("8000-8002:80-82/udp")
-	if err != nil || len(ports) != 3 || ports[2].Published != 8002 || ports[2].Target != 82 || ports[2].Protocol != pb.PortConfig_PROTOCOL_UDP {
-		t.Fatalf("got %v, %v", ports, err)
 	}
 }
 
@@ -215,7 +219,7 @@ func TestSplitWords(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
-	for name, want := range map[string]bool{"--health-cmd": true, "--network-add": true, "--dns-rm": true, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
+	for name, want := range map[string]bool{"--health-cmd": true, "--host-add": true, "--aux-address": true, "--network-add": false, "--dns-rm": false, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
 		if Unsupported(name) != want {
 			t.Errorf("Unsupported(%q) = %v", name, !want)
 		}
@@ -237,23 +241,6 @@ func FuzzMount(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if m, err := ParseMount(s); err == nil && (m.Target == "" || m.Type == 0) {
 			t.Errorf("%q made an incomplete mount: %v", s, m)
-		}
-	})
-}
-
-func FuzzPublish(f *testing.F) {
-	for _, s := range []string{"80", "8080:80/tcp", "1-3:4-6", "target=80,mode=host", "65535-65535", "1-65535"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		ports, err := ParsePublish(s)
-		if err != nil {
-			return
-		}
-		for _, p := range ports {
-			if p.Target < 1 || p.Target > 65535 || p.Published > 65535 || p.Mode == 0 || p.Protocol == 0 {
-				t.Errorf("%q made %v", s, p)
-			}
 		}
 	})
 }
