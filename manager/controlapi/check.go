@@ -57,6 +57,8 @@ func checkService(spec *pb.ServiceSpec) error {
 		checkRestart(task.Restart),
 		checkPlacement(task.Placement),
 		checkPorts(task.Ports),
+		checkAttachments(task.Networks),
+		checkEndpoint(spec),
 		checkLog(task.Log),
 		checkUpdate(spec.Update),
 	)

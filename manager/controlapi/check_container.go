@@ -27,6 +27,7 @@ func checkContainer(c *pb.ContainerSpec) error {
 		checkCapabilities(c.CapAdd, c.CapDrop),
 		checkMounts(c.Mounts),
 		checkFiles(c),
+		checkDNS(c.Dns),
 	)
 }
 

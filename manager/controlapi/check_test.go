@@ -7,11 +7,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // Each row spoils a valid spec; the error must say so in these words.
@@ -24,6 +26,12 @@ func TestCreateServiceRefuses(t *testing.T) {
 	}
 	port := func(ports ...*pb.PortConfig) func(*pb.ServiceSpec) {
 		return func(s *pb.ServiceSpec) { s.Task.Ports = ports }
+	}
+	on := func(networks ...*pb.NetworkAttachment) func(*pb.ServiceSpec) {
+		return func(s *pb.ServiceSpec) { s.Task.Networks = networks }
+	}
+	dns := func(d *pb.DNSConfig) func(*pb.ServiceSpec) {
+		return container(func(c *pb.ContainerSpec) { c.Dns = d })
 	}
 	resources := func(r *pb.ResourceRequirements) func(*pb.ServiceSpec) {
 		return func(s *pb.ServiceSpec) { s.Task.Resources = r }
@@ -61,34 +69,60 @@ func TestCreateServiceRefuses(t *testing.T) {
 		"log max-file: 5000":                    func(s *pb.ServiceSpec) { s.Task.Log = &pb.LogConfig{MaxFiles: 5000} },
 		"port 0 is not between":                 port(&pb.PortConfig{Mode: host}),
 		"port 70000 is not between":             port(&pb.PortConfig{Mode: host, Target: 80, Published: 70000}),
-		"mode ingress needs the routing mesh":   port(&pb.PortConfig{Target: 80, Published: 8080}),
+		"the nodes need it, for the managers":   port(&pb.PortConfig{Target: 80, Published: 2377}),
+		"for the networks' VXLAN":               port(&pb.PortConfig{Mode: host, Target: 80, Published: 4789, Protocol: 2}),
+		"the nodes need it, for WireGuard":      port(&pb.PortConfig{Target: 80, Published: 4790, Protocol: 2}),
+		`publish 80: "web" is no address of a`:  port(&pb.PortConfig{Target: 80, HostIp: "web"}),
+		`publish 80: "224.0.0.1" is no address`: port(&pb.PortConfig{Target: 80, HostIp: "224.0.0.1"}),
+		"publish 80: there is no policy 7":      port(&pb.PortConfig{Target: 80, Policy: 7}),
+		"publish 80: there is no source 7":      port(&pb.PortConfig{Target: 80, Source: 7}),
+		"policy and source are for mode ingres": port(&pb.PortConfig{Mode: host, Target: 80, Source: pb.PortConfig_SOURCE_PRESERVE}),
+		"publish 8080/tcp: it is published twi": port(&pb.PortConfig{Mode: host, Target: 1, Published: 8080}, &pb.PortConfig{Target: 2, Published: 8080}),
+		"port 80/tcp of the task is published ": port(&pb.PortConfig{Target: 80}, &pb.PortConfig{Target: 80}),
 		"publish 8080/udp: it is published twi": port(&pb.PortConfig{Mode: host, Target: 1, Published: 8080, Protocol: 2}, &pb.PortConfig{Mode: host, Target: 2, Published: 8080, Protocol: 2}),
 		"publish 80: there is no protocol 8":    port(&pb.PortConfig{Mode: host, Target: 80, Protocol: 8}),
 		"publish 80: there is no mode 8":        port(&pb.PortConfig{Mode: 8, Target: 80}),
-		`env "PATH": it must be KEY=VALUE`:      container(func(c *pb.ContainerSpec) { c.Env = []string{"PATH"} }),
-		"bad template":                          container(func(c *pb.ContainerSpec) { c.Env = []string{"A={{.Service.Nmae}}"} }),
-		"a template cannot loop":                container(func(c *pb.ContainerSpec) { c.Env = []string{"A={{if true}}{{range 9}}{{end}}{{end}}"} }),
+		"endpoint-mode: there is no mode 7":     func(s *pb.ServiceSpec) { s.EndpointMode = 7 },
+		"endpoint-mode dnsrr: port 80/tcp is p": func(s *pb.ServiceSpec) {
+			s.EndpointMode, s.Task.Ports = pb.EndpointMode_ENDPOINT_MODE_DNSRR, []*pb.PortConfig{{Target: 80}}
+		},
+		"network front: it is given twice":                                      on(&pb.NetworkAttachment{NetworkName: "front"}, &pb.NetworkAttachment{NetworkName: "front"}),
+		`network front: alias "a.b" must be`:                                    on(&pb.NetworkAttachment{NetworkName: "front", Aliases: []string{"a.b"}}),
+		`network front: alias "" must be one`:                                   on(&pb.NetworkAttachment{NetworkName: "front", Aliases: []string{""}}),
+		"network front: alias DB is given tw":                                   on(&pb.NetworkAttachment{NetworkName: "front", Aliases: []string{"db", "DB"}}),
+		"network ingress: it is the routing":                                    on(&pb.NetworkAttachment{NetworkName: "ingress"}),
+		"network host: every task has a netw":                                   on(&pb.NetworkAttachment{NetworkName: "host"}),
+		"find network: no id or name":                                           on(&pb.NetworkAttachment{}),
+		`dns "dns.google": it is no address`:                                    dns(&pb.DNSConfig{Servers: []string{"dns.google"}}),
+		`dns "0.0.0.0": it is no address`:                                       dns(&pb.DNSConfig{Servers: []string{"0.0.0.0"}}),
+		`dns-search "a b": it is no domain`:                                     dns(&pb.DNSConfig{Search: []string{"example.org", "a b"}}),
+		`dns-search "a..b"`:                                                     dns(&pb.DNSConfig{Search: []string{"a..b"}}),
+		`dns-option "ndots=2": it must be`:                                      dns(&pb.DNSConfig{Options: []string{"rotate", "ndots=2"}}),
+		`dns-option "x\nnameserver 1.1.1.1"`:                                    dns(&pb.DNSConfig{Options: []string{"x\nnameserver 1.1.1.1"}}),
+		`env "PATH": it must be KEY=VALUE`:                                      container(func(c *pb.ContainerSpec) { c.Env = []string{"PATH"} }),
+		"bad template":                                                          container(func(c *pb.ContainerSpec) { c.Env = []string{"A={{.Service.Nmae}}"} }),
+		"a template cannot loop":                                                container(func(c *pb.ContainerSpec) { c.Env = []string{"A={{if true}}{{range 9}}{{end}}{{end}}"} }),
 		`hostname "{{.Service.Nmae}}": bad template: can't evaluate field Nmae`: container(func(c *pb.ContainerSpec) { c.Hostname = "{{.Service.Nmae}}" }),
 		`hostname "{{.Task": bad template: hostname:1: unclosed action`:         container(func(c *pb.ContainerSpec) { c.Hostname = "{{.Task" }),
-		`hostname "a_b"`:                       container(func(c *pb.ContainerSpec) { c.Hostname = "a_b" }),
-		`user "a:b:c"`:                         container(func(c *pb.ContainerSpec) { c.User = "a:b:c" }),
-		`group ""`:                             container(func(c *pb.ContainerSpec) { c.Groups = []string{""} }),
-		`workdir "data"`:                       container(func(c *pb.ContainerSpec) { c.Workdir = "data" }),
-		`stop-signal "SIGFOO"`:                 container(func(c *pb.ContainerSpec) { c.StopSignal = "SIGFOO" }),
-		"stop-grace-period: -1s":               container(func(c *pb.ContainerSpec) { c.StopGracePeriod = durationpb.New(-time.Second) }),
-		"capability CAP_FLY":                   container(func(c *pb.ContainerSpec) { c.CapAdd = []string{"fly"} }),
-		"capability CAP_KILL: it is added and": container(func(c *pb.ContainerSpec) { c.CapAdd, c.CapDrop = []string{"kill"}, []string{"CAP_KILL"} }),
-		`mount "data": the target`:             mount(&pb.Mount{Type: volume, Target: "data"}),
-		"cannot be the container's root":       mount(&pb.Mount{Type: volume, Target: "/x/.."}),
-		"mount /d: there is no type 0":         mount(&pb.Mount{Target: "/d"}),
-		"a bind mount needs a source":          mount(&pb.Mount{Type: bind, Target: "/d"}),
-		`the source "rel" must be an absolute`: mount(&pb.Mount{Type: bind, Source: "rel", Target: "/d"}),
-		`there is no bind-propagation "up"`:    mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", BindPropagation: "up"}),
-		"bind-propagation is only for":         mount(&pb.Mount{Type: volume, Target: "/d", BindPropagation: "shared"}),
-		"volume-nocopy is only for":            mount(&pb.Mount{Type: tmpfs, Target: "/d", VolumeNoCopy: true}),
-		"tmpfs-size and tmpfs-mode are only":   mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", TmpfsSizeBytes: 1}),
-		`"/etc" is no name of a volume`:        mount(&pb.Mount{Type: volume, Source: "/etc", Target: "/d"}),
-		"a tmpfs has no source":                mount(&pb.Mount{Type: tmpfs, Source: "x", Target: "/d"}),
+		`hostname "a_b"`:                                                        container(func(c *pb.ContainerSpec) { c.Hostname = "a_b" }),
+		`user "a:b:c"`:                                                          container(func(c *pb.ContainerSpec) { c.User = "a:b:c" }),
+		`group ""`:                                                              container(func(c *pb.ContainerSpec) { c.Groups = []string{""} }),
+		`workdir "data"`:                                                        container(func(c *pb.ContainerSpec) { c.Workdir = "data" }),
+		`stop-signal "SIGFOO"`:                                                  container(func(c *pb.ContainerSpec) { c.StopSignal = "SIGFOO" }),
+		"stop-grace-period: -1s":                                                container(func(c *pb.ContainerSpec) { c.StopGracePeriod = durationpb.New(-time.Second) }),
+		"capability CAP_FLY":                                                    container(func(c *pb.ContainerSpec) { c.CapAdd = []string{"fly"} }),
+		"capability CAP_KILL: it is added and":                                  container(func(c *pb.ContainerSpec) { c.CapAdd, c.CapDrop = []string{"kill"}, []string{"CAP_KILL"} }),
+		`mount "data": the target`:                                              mount(&pb.Mount{Type: volume, Target: "data"}),
+		"cannot be the container's root":                                        mount(&pb.Mount{Type: volume, Target: "/x/.."}),
+		"mount /d: there is no type 0":                                          mount(&pb.Mount{Target: "/d"}),
+		"a bind mount needs a source":                                           mount(&pb.Mount{Type: bind, Target: "/d"}),
+		`the source "rel" must be an absolute`:                                  mount(&pb.Mount{Type: bind, Source: "rel", Target: "/d"}),
+		`there is no bind-propagation "up"`:                                     mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", BindPropagation: "up"}),
+		"bind-propagation is only for":                                          mount(&pb.Mount{Type: volume, Target: "/d", BindPropagation: "shared"}),
+		"volume-nocopy is only for":                                             mount(&pb.Mount{Type: tmpfs, Target: "/d", VolumeNoCopy: true}),
+		"tmpfs-size and tmpfs-mode are only":                                    mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", TmpfsSizeBytes: 1}),
+		`"/etc" is no name of a volume`:                                         mount(&pb.Mount{Type: volume, Source: "/etc", Target: "/d"}),
+		"a tmpfs has no source":                                                 mount(&pb.Mount{Type: tmpfs, Source: "x", Target: "/d"}),
 		"another mount has the same target": container(func(c *pb.ContainerSpec) {
 			c.Mounts = []*pb.Mount{{Type: tmpfs, Target: "/d"}, {Type: volume, Target: "/d/"}}
 		}),
@@ -105,6 +139,7 @@ func TestCreateServiceRefuses(t *testing.T) {
 	} {
 		r := newRig(t)
 		r.files()
+		r.network(&pb.NetworkSpec{Name: "front"})
 		spec := web()
 		spoil(spec)
 		_, err := r.server.CreateService(t.Context(), &pb.CreateServiceRequest{Spec: spec})
@@ -125,10 +160,34 @@ func (r *rig) files() {
 	}
 }
 
-func TestIngressErrorHasTheFlagThatWorks(t *testing.T) {
-	err := checkPort(&pb.PortConfig{Target: 53, Published: 5353, Protocol: pb.PortConfig_PROTOCOL_UDP, Mode: pb.PortConfig_MODE_INGRESS})
-	if got, want := fault.TryOf(err), "--publish mode=host,published=5353,target=53,protocol=udp"; got != want {
-		t.Errorf("try %q, want %q", got, want)
+func TestPortErrorsHaveTheFlagThatWorks(t *testing.T) {
+	const want = "--publish mode=host,published=5353,target=53,protocol=udp"
+	port := &pb.PortConfig{Target: 53, Published: 5353, Protocol: pb.PortConfig_PROTOCOL_UDP, Mode: pb.PortConfig_MODE_INGRESS}
+	spec := &pb.ServiceSpec{EndpointMode: pb.EndpointMode_ENDPOINT_MODE_DNSRR, Task: &pb.TaskSpec{Ports: []*pb.PortConfig{port}}}
+	if got := fault.TryOf(checkEndpoint(spec)); got != want+", or --endpoint-mode vip" {
+		t.Errorf("dnsrr: try %q", got)
+	}
+	err := checkReach(store.New().View(), spec.Task.Ports)
+	wantClass(t, err, fault.State)
+	if got := fault.TryOf(err); got != "minictl network create --ingress ingress, or "+want {
+		t.Errorf("no mesh: try %q", got)
+	}
+}
+
+func TestPortsAreMadeExplicit(t *testing.T) {
+	tcp, udp := pb.PortConfig_PROTOCOL_TCP, pb.PortConfig_PROTOCOL_UDP
+	for _, row := range []struct{ given, want *pb.PortConfig }{
+		{&pb.PortConfig{Target: 80}, &pb.PortConfig{Target: 80, Protocol: tcp, Mode: pb.PortConfig_MODE_INGRESS, Policy: 1, Source: 1}},
+		{&pb.PortConfig{Target: 53, Protocol: udp, Policy: 2, Source: 2}, &pb.PortConfig{Target: 53, Protocol: udp, Mode: pb.PortConfig_MODE_INGRESS, Policy: 2, Source: 2}},
+		{&pb.PortConfig{Target: 80, Mode: pb.PortConfig_MODE_HOST, HostIp: "0.0.0.0"}, &pb.PortConfig{Target: 80, Protocol: tcp, Mode: pb.PortConfig_MODE_HOST}},
+		{&pb.PortConfig{Target: 80, Mode: pb.PortConfig_MODE_HOST, HostIp: "::ffff:10.0.0.1"}, &pb.PortConfig{Target: 80, Protocol: tcp, Mode: pb.PortConfig_MODE_HOST, HostIp: "10.0.0.1"}},
+		{&pb.PortConfig{Target: 80, Mode: pb.PortConfig_MODE_HOST, HostIp: "FD00::0:1"}, &pb.PortConfig{Target: 80, Protocol: tcp, Mode: pb.PortConfig_MODE_HOST, HostIp: "fd00::1"}},
+	} {
+		got := proto.CloneOf(row.given)
+		normalPort(got)
+		if diff := cmp.Diff(row.want, got, protocmp.Transform()); diff != "" || checkPort(got) != nil {
+			t.Errorf("%v: %v\n%s", row.given, checkPort(got), diff)
+		}
 	}
 }
 
@@ -167,6 +226,7 @@ func TestDefaultsAreMadeExplicitOnce(t *testing.T) {
 			Restart: &pb.RestartPolicy{Condition: pb.RestartPolicy_CONDITION_ANY, Delay: durationpb.New(5 * time.Second)},
 			Ports:   []*pb.PortConfig{{Mode: pb.PortConfig_MODE_HOST, Target: 80, Protocol: pb.PortConfig_PROTOCOL_TCP}},
 		},
+		EndpointMode: pb.EndpointMode_ENDPOINT_MODE_VIP,
 		Update: &pb.UpdateConfig{
 			Parallelism: 1, Monitor: durationpb.New(5 * time.Second),
 			FailureAction: pb.UpdateConfig_FAILURE_ACTION_PAUSE, Order: pb.UpdateConfig_ORDER_STOP_FIRST,
@@ -216,6 +276,9 @@ func TestUpdateClusterRefuses(t *testing.T) {
 		"every 5 log entries":    {SnapshotInterval: 5},
 		"old snapshots are too":  {MaxSnapshots: 1000},
 		"its name stays":         {Name: "other"},
+		"address pools, their":   {DefaultAddressPools: []string{"172.16.0.0/12"}},
+		"mask length and the":    {SubnetMaskLength: 24},
+		"data path port stay":    {DataPathPort: 5000},
 	} {
 		_, err := newRig(t).server.UpdateCluster(t.Context(), &pb.UpdateClusterRequest{Spec: spec})
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {

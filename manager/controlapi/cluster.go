@@ -1,7 +1,9 @@
 package controlapi
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -23,7 +25,9 @@ func (s *Server) GetCluster(context.Context, *pb.GetClusterRequest) (*pb.Cluster
 // UpdateCluster replaces the cluster's spec.
 func (s *Server) UpdateCluster(ctx context.Context, req *pb.UpdateClusterRequest) (*pb.Cluster, error) {
 	spec := normalClusterSpec(req.GetSpec())
-	if err := checkClusterSpec(spec); err != nil {
+	old := s.cfg.State.View().Cluster().GetSpec()
+	keepPools(spec, old)
+	if err := firstOf(checkClusterSpec(spec), checkPoolsStay(spec, old)); err != nil {
 		return nil, err
 	}
 	err := s.propose(ctx, &pb.Command{Kind: &pb.Command_UpdateClusterSpec{UpdateClusterSpec: &pb.UpdateClusterSpec{
@@ -59,6 +63,26 @@ func normalClusterSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
 		spec.CertExpiry = durationpb.New(90 * 24 * time.Hour)
 	}
 	return spec
+}
+
+// keepPools takes over from the present spec what a request leaves open of the
+// networks' ground: addresses and port.
+func keepPools(spec, old *pb.ClusterSpec) {
+	if len(spec.DefaultAddressPools) == 0 {
+		spec.DefaultAddressPools = old.GetDefaultAddressPools()
+	}
+	spec.SubnetMaskLength = cmp.Or(spec.SubnetMaskLength, old.GetSubnetMaskLength())
+	spec.DataPathPort = cmp.Or(spec.DataPathPort, old.GetDataPathPort())
+}
+
+// checkPoolsStay refuses to change under the networks what they stand on.
+func checkPoolsStay(spec, old *pb.ClusterSpec) error {
+	if slices.Equal(spec.DefaultAddressPools, old.GetDefaultAddressPools()) &&
+		spec.SubnetMaskLength == old.GetSubnetMaskLength() && spec.DataPathPort == old.GetDataPathPort() {
+		return nil
+	}
+	return fault.New(fault.Invalid, "update cluster: the default address pools, their mask length and the data path port stay as they were made: networks stand on them").
+		WithTry("minictl network create --subnet SUBNET, for one network elsewhere")
 }
 
 func checkClusterSpec(spec *pb.ClusterSpec) error {

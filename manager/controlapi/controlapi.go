@@ -23,7 +23,7 @@ const proposeTimeout = 20 * time.Second
 // error means that the commit did not happen or is not known.
 type Proposer func(ctx context.Context, cmds ...*pb.Command) ([]error, error)
 
-// Attacher opens a stream to a node for logs or an exec. It fails with
+// Attacher opens a stream to a node for logs, an exec or a probe. It fails with
 // fault.Unavailable when the node is not in reach.
 type Attacher interface {
 	Attach(ctx context.Context, nodeID string, req *pb.Attach) (AttachStream, error)
@@ -65,16 +65,22 @@ func New(cfg Config) *Server {
 
 // propose commits one command.
 func (s *Server) propose(ctx context.Context, cmd *pb.Command) error {
+	refused, err := s.proposeAll(ctx, cmd)
+	if err != nil {
+		return err
+	}
+	return refused[0]
+}
+
+// proposeAll commits commands and returns the refusals.
+func (s *Server) proposeAll(ctx context.Context, cmds ...*pb.Command) ([]error, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, proposeTimeout,
 		fault.New(fault.Timeout, "commit change: no majority of the managers answered within %v", proposeTimeout).
 			WithTry("minictl node ls"))
 	defer cancel()
-	refused, err := s.cfg.Propose(ctx, cmd)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		return err
+	refused, err := s.cfg.Propose(ctx, cmds...)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	return refused[0]
+	return refused, err
 }

@@ -98,7 +98,8 @@ func nodeFilters() filters[*pb.Node] {
 	}
 }
 
-func serviceFilters() filters[*pb.Service] {
+// serviceFilters looks up networks by name.
+func serviceFilters(view store.View) filters[*pb.Service] {
 	return filters[*pb.Service]{
 		"id":    prefixOf((*pb.Service).GetId),
 		"name":  prefixOf(func(s *pb.Service) string { return s.GetSpec().GetName() }),
@@ -107,6 +108,10 @@ func serviceFilters() filters[*pb.Service] {
 			"replicated": func(s *pb.Service) bool { return s.GetSpec().GetReplicated() != nil },
 			"global":     func(s *pb.Service) bool { return s.GetSpec().GetGlobal() != nil },
 		}),
+		"network": func(ref string) (test[*pb.Service], error) {
+			n, err := findNetwork(view, ref)
+			return func(s *pb.Service) bool { return attachment(s.GetSpec().GetTask(), n.GetId()) != nil }, err
+		},
 	}
 }
 

@@ -142,6 +142,16 @@ func findConfig(view store.View, ref string) (*pb.Config, error) {
 	return f.find(view, ref)
 }
 
+func findNetwork(view store.View, ref string) (*pb.Network, error) {
+	f := finder[*pb.Network]{
+		kind: pb.Kind_KIND_NETWORK, what: "network", list: "minictl network ls",
+		byID:   store.View.Network,
+		byName: func(v store.View, name string) []*pb.Network { return one(v.NetworkByName(name)) },
+		label:  func(n *pb.Network) string { return n.GetSpec().GetName() },
+	}
+	return f.find(view, ref)
+}
+
 func findTask(view store.View, ref string) (*pb.Task, error) {
 	f := finder[*pb.Task]{
 		kind: pb.Kind_KIND_TASK, what: "task", list: "minictl task ls",

@@ -36,13 +36,11 @@ func normalService(spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 	}
 	spec.Update = normalUpdate(spec.Update)
 	spec.Task.Restart = normalRestart(spec.Task.Restart)
+	if spec.EndpointMode == pb.EndpointMode_ENDPOINT_MODE_UNSPECIFIED {
+		spec.EndpointMode = pb.EndpointMode_ENDPOINT_MODE_VIP
+	}
 	for _, p := range spec.Task.Ports {
-		if p.Protocol == pb.PortConfig_PROTOCOL_UNSPECIFIED {
-			p.Protocol = pb.PortConfig_PROTOCOL_TCP
-		}
-		if p.Mode == pb.PortConfig_MODE_UNSPECIFIED {
-			p.Mode = pb.PortConfig_MODE_INGRESS
-		}
+		normalPort(p)
 	}
 	return spec, normalContainer(spec.Task.Container)
 }

@@ -11,6 +11,8 @@ import (
 // without keys, tokens, secrets' data and registry credentials. They copy what
 // they change.
 
+// publicCluster picks what may be seen, so that a field which is not thought of
+// here stays hidden, as the keys and tokens do.
 func publicCluster(c *pb.Cluster) *pb.Cluster {
 	return &pb.Cluster{Id: c.GetId(), Meta: c.GetMeta(), Spec: c.GetSpec(), RootCaCert: c.GetRootCaCert()}
 }
@@ -59,6 +61,8 @@ func publicObject(o store.Object) *pb.Object {
 		return &pb.Object{Kind: &pb.Object_Secret{Secret: publicSecret(o)}}
 	case *pb.Config:
 		return &pb.Object{Kind: &pb.Object_Config{Config: listedConfig(o)}}
+	case *pb.Network:
+		return &pb.Object{Kind: &pb.Object_Network{Network: o}}
 	}
 	return nil
 }

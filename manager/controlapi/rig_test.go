@@ -23,6 +23,7 @@ const (
 	pullAuth    = "LEAK-pull-auth"
 	rootKey     = "LEAK-root-key"
 	workerToken = "LEAK-worker-token"
+	networkKey  = "LEAK-network-key-of-32-bytes----"
 )
 
 // rig is a store without raft behind a server.
@@ -42,7 +43,8 @@ func (r *rig) Attach(ctx context.Context, node string, req *pb.Attach) (AttachSt
 	return r.attach(ctx, node, req)
 }
 
-// newRig makes a cluster of m1 (manager), w1 and w2 (workers), all ready.
+// newRig makes a cluster of m1 (manager), w1 and w2 (workers), all ready, with
+// its ingress network.
 func newRig(t *testing.T) *rig {
 	r := &rig{t: t, state: store.New(), managers: map[string]*pb.ManagerStatus{
 		"node-m1": {Leader: true, Reachable: true, Addr: "10.0.0.1:2377"},
@@ -57,10 +59,14 @@ func newRig(t *testing.T) *rig {
 	r.apply(&pb.Command{Kind: &pb.Command_CreateCluster{CreateCluster: &pb.CreateCluster{Cluster: &pb.Cluster{
 		Id: "cluster", Spec: normalClusterSpec(nil), RootCaCert: []byte("cert"), RootCaKey: []byte(rootKey),
 		JoinTokens: &pb.JoinTokens{Worker: workerToken, Manager: workerToken},
-	}}}})
+	}}}}, &pb.Command{Kind: &pb.Command_SetNetworkKeys{SetNetworkKeys: &pb.SetNetworkKeys{
+		Keys: []*pb.NetworkKey{{Epoch: 1, Key: []byte(networkKey)}},
+	}}})
+	r.network(&pb.NetworkSpec{Name: "ingress", Ingress: true})
 	r.node("node-m1", "m1", pb.NodeRole_NODE_ROLE_MANAGER)
 	r.node("node-w1", "w1", pb.NodeRole_NODE_ROLE_WORKER)
 	r.node("node-w2", "w2", pb.NodeRole_NODE_ROLE_WORKER)
+	r.apply(&pb.Command{Kind: &pb.Command_SetManagerAddr{SetManagerAddr: &pb.SetManagerAddr{Id: "node-m1", Addr: "10.0.0.1:2377"}}})
 	return r
 }
 
@@ -88,6 +94,16 @@ func (r *rig) node(id, name string, role pb.NodeRole) {
 		Spec:   &pb.NodeSpec{Role: role, Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
 		Status: &pb.NodeStatus{State: pb.NodeState_NODE_STATE_READY},
 	}}}})
+}
+
+// network creates a network through the server.
+func (r *rig) network(spec *pb.NetworkSpec) *pb.Network {
+	r.t.Helper()
+	answer, err := r.server.CreateNetwork(r.t.Context(), &pb.CreateNetworkRequest{Spec: spec})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer.Network
 }
 
 // create creates a service through the server.

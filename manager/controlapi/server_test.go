@@ -33,7 +33,7 @@ func populated(t *testing.T) *rig {
 
 // request fills a method's request with references that lead somewhere.
 func request(r *rig, method string, kind reflect.Type) any {
-	refs := map[string]string{"Node": "w1", "Service": "web", "Task": "t1", "Secret": "pw", "Config": "cf"}
+	refs := map[string]string{"Node": "w1", "Service": "web", "Task": "t1", "Secret": "pw", "Config": "cf", "Network": "ingress"}
 	req := reflect.New(kind.Elem())
 	for what, ref := range refs {
 		if field := req.Elem().FieldByName("Ref"); field.IsValid() && strings.HasSuffix(method, what) {
@@ -47,6 +47,8 @@ func request(r *rig, method string, kind reflect.Type) any {
 		m.Spec.Task.Container.PullAuth = []byte(pullAuth)
 	case *pb.UpdateServiceRequest:
 		m.Spec = proto.CloneOf(r.state.View().ServiceByName("web").Spec)
+	case *pb.CreateNetworkRequest:
+		m.Spec = &pb.NetworkSpec{Name: "other"}
 	case *pb.CreateSecretRequest:
 		m.Spec = &pb.SecretSpec{Name: "other", Data: []byte(secretData)}
 	case *pb.CreateConfigRequest:
@@ -86,7 +88,7 @@ func TestNoAnswerHoldsASecret(t *testing.T) {
 func TestWatchHoldsNoSecret(t *testing.T) {
 	r := populated(t)
 	for _, from := range []uint64{0, 1} {
-		for e := range r.watch(t, &pb.WatchRequest{FromIndex: from}, 8) {
+		for e := range r.watch(t, &pb.WatchRequest{FromIndex: from}, 10) {
 			if wire, _ := proto.Marshal(e); bytes.Contains(wire, []byte("LEAK")) {
 				t.Errorf("watch from %d tells a secret: %v", from, e)
 			}

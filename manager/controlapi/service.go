@@ -62,7 +62,10 @@ func admit(view store.View, spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 	if err := resolveFiles(view, spec.Task.Container); err != nil {
 		return nil, err
 	}
-	return spec, checkService(spec)
+	if err := resolveNetworks(view, spec.Task.Networks); err != nil {
+		return nil, err
+	}
+	return spec, firstOf(checkService(spec), checkReach(view, spec.Task.Ports))
 }
 
 // keepPullAuth copies credentials from the old spec for the same registry only.
@@ -93,17 +96,13 @@ func answered(view store.View, serviceID string) *pb.Service {
 	return public
 }
 
-// portWarnings names the services that publish the same host ports: that is
-// allowed, but their tasks never share a node.
+// portWarnings names the services that publish the same ports of their tasks'
+// nodes: that is allowed, but their tasks never share a node.
 func portWarnings(view store.View, serviceID string, spec *pb.ServiceSpec) []string {
-	type hostPort struct {
-		port     uint32
-		protocol pb.PortConfig_Protocol
-	}
-	mine := map[hostPort]bool{}
+	mine := map[portKey]bool{}
 	for _, p := range spec.GetTask().GetPorts() {
-		if p.Published != 0 {
-			mine[hostPort{p.Published, p.Protocol}] = true
+		if p.Published != 0 && p.Mode == pb.PortConfig_MODE_HOST {
+			mine[portKey{p.Published, p.Protocol}] = true
 		}
 	}
 	if len(mine) == 0 {
@@ -115,7 +114,7 @@ func portWarnings(view store.View, serviceID string, spec *pb.ServiceSpec) []str
 			continue
 		}
 		for _, p := range other.GetSpec().GetTask().GetPorts() {
-			if mine[hostPort{p.Published, p.Protocol}] {
+			if mine[portKey{p.Published, p.Protocol}] {
 				warnings = append(warnings, fmt.Sprintf("port %s is also published by service %s: their tasks cannot share a node",
 					portName(p.Published, p.Protocol), other.GetSpec().GetName()))
 			}
@@ -137,11 +136,11 @@ func (s *Server) GetService(_ context.Context, req *pb.GetRequest) (*pb.Service,
 
 // ListServices returns the services that pass the filters, with their status.
 func (s *Server) ListServices(_ context.Context, req *pb.ListRequest) (*pb.ListServicesResponse, error) {
-	passes, err := serviceFilters().compile(req.GetFilters())
+	view := s.cfg.State.View()
+	passes, err := serviceFilters(view).compile(req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
-	view := s.cfg.State.View()
 	nodes := eligible(view)
 	answer := &pb.ListServicesResponse{}
 	for service := range view.Services() {

@@ -54,7 +54,7 @@ func (s *Server) openWatch(req *pb.WatchRequest, send func(*pb.WatchEvent) error
 // snapshot iterates over what a watch is for: users before what they use last.
 func snapshot(view store.View, kinds []pb.Kind, service string) iter.Seq[store.Object] {
 	all := []pb.Kind{
-		pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_SECRET,
+		pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_NETWORK, pb.Kind_KIND_SECRET,
 		pb.Kind_KIND_CONFIG, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK,
 	}
 	return func(yield func(store.Object) bool) {
