@@ -179,6 +179,22 @@ func (b *Bridge) Unpublish(_ context.Context, id string) error {
 	return b.change(t)
 }
 
+// SetInternal keeps a task from opening connections to the outside, or lets it
+// again. It lasts until Detach.
+func (b *Bridge) SetInternal(id string, internal bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, ok := b.wanted[id]
+	if !ok {
+		return fault.New(fault.State, "keep task %s inside: it is not in the network", id)
+	}
+	if t.Internal == internal {
+		return nil
+	}
+	t.Internal = internal
+	return b.change(t)
+}
+
 func (b *Bridge) change(t Endpoint) error {
 	b.wanted[t.ID] = t
 	return errors.Join(b.save(t), b.set())
@@ -219,12 +235,13 @@ func (b *Bridge) Destroy() error {
 
 // saved is what a restart of minid needs of a task.
 type saved struct {
-	Address netip.Addr `json:"address"`
-	Ports   []Port     `json:"ports,omitempty"`
+	Address  netip.Addr `json:"address"`
+	Ports    []Port     `json:"ports,omitempty"`
+	Internal bool       `json:"internal,omitempty"`
 }
 
 func (b *Bridge) save(t Endpoint) error {
-	data, err := json.Marshal(saved{Address: t.Address, Ports: t.Ports})
+	data, err := json.Marshal(saved{Address: t.Address, Ports: t.Ports, Internal: t.Internal})
 	if err != nil {
 		return fmt.Errorf("encode task's network: %w", err)
 	}
@@ -259,7 +276,7 @@ func (b *Bridge) recover() error {
 			_ = os.Remove(b.stateFile(id))
 			continue
 		}
-		b.wanted[id] = Endpoint{ID: id, Netns: b.netnsPath(id), Address: s.Address, Ports: s.Ports}
+		b.wanted[id] = Endpoint{ID: id, Netns: b.netnsPath(id), Address: s.Address, Ports: s.Ports, Internal: s.Internal}
 		b.pool.keep(s.Address)
 	}
 	return b.removeStrays()

@@ -49,6 +49,11 @@ table ip minid_local {
 			     udp . 53 : 172.30.0.3 . 5353 }
 	}
 
+	set internal {
+		type ipv4_addr
+		elements = { 172.30.0.3 }
+	}
+
 	chain guard {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "mnlocal0" ip daddr 127.0.0.0/8 drop
@@ -64,6 +69,14 @@ table ip minid_local {
 		fib daddr type local dnat ip to meta l4proto . th dport map @ports
 	}
 
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct state established,related accept
+		iifname "mnlocal0" ip saddr @internal drop
+		oifname "mnlocal0" ct status dnat accept
+		oifname "mnlocal0" drop
+	}
+
 	chain outbound {
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr 172.30.0.0/20 oifname != "mnlocal0" masquerade
@@ -77,7 +90,7 @@ func example() Wanted {
 	return Wanted{
 		Pool: netip.MustParsePrefix("172.30.0.0/20"),
 		Tasks: []Endpoint{
-			{ID: "b", Netns: "/run/b", Address: netip.MustParseAddr("172.30.0.3"), Ports: []Port{{UDP, 53, 5353}}},
+			{ID: "b", Netns: "/run/b", Address: netip.MustParseAddr("172.30.0.3"), Ports: []Port{{UDP, 53, 5353}}, Internal: true},
 			{ID: "a", Netns: "/run/a", Address: netip.MustParseAddr("172.30.0.2"), Ports: []Port{{TCP, 8080, 80}}},
 		},
 	}

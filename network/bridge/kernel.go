@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -29,6 +30,7 @@ type Kernel struct {
 	bridge int
 	tasks  map[string]Endpoint
 	ports  map[hostPort]backend
+	inside map[netip.Addr]bool
 }
 
 // Set makes the kernel's state as wanted. Only differences to the last Set cost
@@ -56,7 +58,7 @@ func (k *Kernel) Set(w Wanted) error {
 			errs = append(errs, k.plug(w, t))
 		}
 	}
-	if err := k.setPorts(w.published()); err != nil {
+	if err := errors.Join(k.setInside(w.inside()), k.setPorts(w.published())); err != nil {
 		k.Forget() // what was committed is not known: look again next time
 		errs = append(errs, err)
 	}
@@ -156,6 +158,9 @@ func pluggedTasks(w Wanted, bridge int) (map[string]Endpoint, error) {
 			continue
 		}
 		if t, ok := byName[l.Attrs().Name]; ok && inNamespace(t) {
+			if err := isolate(l); err != nil {
+				return nil, err
+			}
 			out[t.ID] = t
 		} else if err := rtnl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 			return nil, fmt.Errorf("remove link %s: %w", l.Attrs().Name, err)
@@ -191,7 +196,7 @@ func (k *Kernel) plug(w Wanted, t Endpoint) error {
 	defer ns.Close()
 	name := hostLink(t.ID)
 	veth := &rtnl.Veth{
-		LinkAttrs: rtnl.LinkAttrs{Name: name, MasterIndex: k.bridge, Flags: net.FlagUp},
+		LinkAttrs: rtnl.LinkAttrs{Name: name, MasterIndex: k.bridge},
 		PeerName:  "eth0", PeerHardwareAddr: mac(t.Address), PeerNamespace: rtnl.NsFd(int(ns)),
 	}
 	err = rtnl.LinkAdd(veth)
@@ -203,10 +208,24 @@ func (k *Kernel) plug(w Wanted, t Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("make link %s: %w", name, err)
 	}
-	if err := configure(w, t, ns); err != nil {
+	if err = isolate(veth); err == nil {
+		err = configure(w, t, ns)
+	}
+	if err != nil {
 		return errors.Join(err, deleteLink(name))
 	}
 	k.tasks[t.ID] = t
+	return nil
+}
+
+// isolate keeps what comes by one cable out of the others, then sets it up.
+func isolate(cable rtnl.Link) error {
+	if err := rtnl.LinkSetIsolated(cable, true); err != nil {
+		return fmt.Errorf("isolate link %s: %w", cable.Attrs().Name, err)
+	}
+	if err := rtnl.LinkSetUp(cable); err != nil {
+		return fmt.Errorf("set link %s up: %w", cable.Attrs().Name, err)
+	}
 	return nil
 }
 
@@ -279,6 +298,13 @@ func (k *Kernel) loadTable(w Wanted) error {
 	if err := nft.Add(c, set, elementsOf(ports)); err != nil {
 		return fmt.Errorf("write published ports: %w", err)
 	}
+	if err := c.AddSet(internalSet(), nil); err != nil {
+		return fmt.Errorf("write set of internal tasks: %w", err)
+	}
+	inside := w.inside()
+	if err := nft.Add(c, internalSet(), addresses(inside)); err != nil {
+		return fmt.Errorf("write internal tasks: %w", err)
+	}
 	for _, ch := range w.chains() {
 		added := c.AddChain(&nftables.Chain{Table: t, Name: ch.name, Type: ch.kind, Hooknum: ch.hookNum, Priority: ch.prioNum})
 		for _, r := range ch.rules {
@@ -288,7 +314,7 @@ func (k *Kernel) loadTable(w Wanted) error {
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("load table %s: %w", TableName, err)
 	}
-	k.ports = ports
+	k.ports, k.inside = ports, inside
 	return nil
 }
 
@@ -331,6 +357,35 @@ func (k *Kernel) setPorts(wanted map[hostPort]backend) error {
 	return forgetFlows(removed)
 }
 
+func addresses(set map[netip.Addr]bool) []nftables.SetElement {
+	list := make([]nftables.SetElement, 0, len(set))
+	for addr := range set {
+		list = append(list, nftables.SetElement{Key: addr.AsSlice()})
+	}
+	return list
+}
+
+// setInside changes which tasks are internal.
+func (k *Kernel) setInside(wanted map[netip.Addr]bool) error {
+	if maps.Equal(k.inside, wanted) {
+		return nil
+	}
+	c, err := nft.Connect("")
+	if err != nil {
+		return err
+	}
+	defer c.CloseLasting()
+	c.FlushSet(internalSet())
+	if err := nft.Add(c, internalSet(), addresses(wanted)); err != nil {
+		return fmt.Errorf("write internal tasks: %w", err)
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("change internal tasks: %w", err)
+	}
+	k.inside = wanted
+	return nil
+}
+
 // diffPorts tells what to add and what to remove; a port that leads elsewhere
 // is in both.
 func diffPorts(have, want map[hostPort]backend) (added, removed map[hostPort]backend) {
@@ -368,9 +423,24 @@ func (k *Kernel) Check() (bool, error) {
 			return false, nil
 		}
 	}
-	if !k.rulesIntact(c) {
+	if !k.insideIntact(c) || !k.rulesIntact(c) {
 		return false, nil
 	}
+	return k.linksIntact()
+}
+
+func (k *Kernel) insideIntact(c *nftables.Conn) bool {
+	elements, err := c.GetSetElements(internalSet())
+	if err != nil || len(elements) != len(k.inside) {
+		return false
+	}
+	return !slices.ContainsFunc(elements, func(e nftables.SetElement) bool {
+		addr, _ := netip.AddrFromSlice(e.Key)
+		return !k.inside[addr]
+	})
+}
+
+func (k *Kernel) linksIntact() (bool, error) {
 	links, err := rtnl.LinkList()
 	if err != nil {
 		return false, fmt.Errorf("list links: %w", err)

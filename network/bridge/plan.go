@@ -1,6 +1,7 @@
 // Package bridge gives every task of a node a network of its own: a namespace
 // with an address on a node-local bridge, the way out by address translation,
-// and host ports that lead in.
+// and host ports that lead in. Tasks do not see each other there: the bridge's
+// ports are isolated, and only what was translated to a task is let in.
 //
 // What the kernel should look like is a value, Wanted; Kernel.Set makes it so.
 // Everything that this package makes in the kernel is named mn… or is in the
@@ -12,6 +13,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -25,6 +27,7 @@ const (
 	TableName  = "minid_local"
 	linkPrefix = "mn"
 	mapName    = "ports"
+	setName    = "internal"
 )
 
 // Wanted is the node-local network as it should be.
@@ -43,6 +46,8 @@ type Endpoint struct {
 	Address netip.Addr
 	// Ports that lead to the task now.
 	Ports []Port
+	// Internal tasks have no way out.
+	Internal bool
 }
 
 // Port leads from a port of the host to one of a task.
@@ -120,6 +125,17 @@ func (w Wanted) published() map[hostPort]backend {
 	return out
 }
 
+// inside collects the addresses of the internal tasks.
+func (w Wanted) inside() map[netip.Addr]bool {
+	out := make(map[netip.Addr]bool)
+	for _, t := range w.Tasks {
+		if t.Internal {
+			out[t.Address] = true
+		}
+	}
+	return out
+}
+
 func (w Wanted) sorted() []Endpoint {
 	return slices.SortedFunc(slices.Values(w.Tasks), func(a, b Endpoint) int { return strings.Compare(a.ID, b.ID) })
 }
@@ -133,10 +149,13 @@ func (w Wanted) Render() string {
 		fmt.Fprintf(&b, "# task %s: %s -> eth0 %s %s in %s\n", t.ID, hostLink(t.ID), t.Address, mac(t.Address), t.Netns)
 	}
 	fmt.Fprintf(&b, "table ip %s {\n\tmap %s {\n\t\ttype inet_proto . inet_service : ipv4_addr . inet_service\n", TableName, mapName)
-	if lines := w.elements(); len(lines) > 0 {
-		fmt.Fprintf(&b, "\t\telements = { %s }\n", strings.Join(lines, ",\n\t\t\t     "))
+	renderElements(&b, w.elements())
+	fmt.Fprintf(&b, "\n\tset %s {\n\t\ttype ipv4_addr\n", setName)
+	var inside []string
+	for _, addr := range slices.SortedFunc(maps.Keys(w.inside()), netip.Addr.Compare) {
+		inside = append(inside, addr.String())
 	}
-	b.WriteString("\t}\n")
+	renderElements(&b, inside)
 	for _, c := range w.chains() {
 		fmt.Fprintf(&b, "\n\tchain %s {\n\t\ttype %s hook %s priority %s; policy accept;\n", c.name, c.kind, c.hook, c.priority)
 		for _, r := range c.rules {
@@ -146,6 +165,14 @@ func (w Wanted) Render() string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+// renderElements writes the elements of a set or map, and ends it.
+func renderElements(b *strings.Builder, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(lines, ",\n\t\t\t     "))
+	}
+	b.WriteString("\t}\n")
 }
 
 func (w Wanted) elements() []string {

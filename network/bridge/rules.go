@@ -53,6 +53,7 @@ func (w Wanted) chains() []chain {
 			name: "local", kind: nftables.ChainTypeNAT, hook: "output", hookNum: nftables.ChainHookOutput,
 			priority: "-100", prioNum: nftables.ChainPriorityNATDest, rules: []rule{toPort},
 		},
+		forward(),
 		{
 			name: "outbound", kind: nftables.ChainTypeNAT, hook: "postrouting", hookNum: nftables.ChainHookPostrouting,
 			priority: "srcnat", prioNum: nftables.ChainPriorityNATSource,
@@ -75,6 +76,35 @@ func (w Wanted) chains() []chain {
 	}
 }
 
+// forward lets answers pass, what was translated to a task, and what tasks that
+// are not internal send out. Packets that conntrack makes nothing of match no
+// rule about their connection, so those that let in come before the one that
+// does not.
+func forward() chain {
+	return chain{
+		name: "forward", kind: nftables.ChainTypeFilter, hook: "forward", hookNum: nftables.ChainHookForward,
+		priority: "filter", prioNum: nftables.ChainPriorityFilter,
+		rules: []rule{
+			{
+				text:  "ct state established,related accept",
+				exprs: join(known, accept),
+			},
+			{
+				text:  `iifname "` + LinkName + `" ip saddr @` + setName + " drop",
+				exprs: join(ifName(expr.MetaKeyIIFNAME, expr.CmpOpEq), inSet(source, setName), drop),
+			},
+			{
+				text:  `oifname "` + LinkName + `" ct status dnat accept`,
+				exprs: join(ifName(expr.MetaKeyOIFNAME, expr.CmpOpEq), translated, accept),
+			},
+			{
+				text:  `oifname "` + LinkName + `" drop`,
+				exprs: join(ifName(expr.MetaKeyOIFNAME, expr.CmpOpEq), drop),
+			},
+		},
+	}
+}
+
 // Offsets of the addresses in an IPv4 header.
 const (
 	source      = 12
@@ -87,6 +117,15 @@ const statusDNAT = 1 << 5
 var (
 	masquerade = []expr.Any{&expr.Masq{}}
 	drop       = []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	accept     = []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	known      = []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4, Xor: make([]byte, 4),
+			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
 	translated = []expr.Any{
 		&expr.Ct{Register: 1, Key: expr.CtKeySTATUS},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(statusDNAT), Xor: make([]byte, 4)},
@@ -116,6 +155,13 @@ func inPrefix(offset uint32, p netip.Prefix) []expr.Any {
 	}
 }
 
+func inSet(offset uint32, name string) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
+		&expr.Lookup{SourceRegister: 1, SetName: name},
+	}
+}
+
 // Register 9 is the second 32-bit word of register 1: a concatenation lies in
 // words one after another.
 const secondWord = 9
@@ -141,6 +187,10 @@ func portMap() *nftables.Set {
 		KeyType:  nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
 		DataType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
 	}
+}
+
+func internalSet() *nftables.Set {
+	return &nftables.Set{Table: table(), Name: setName, KeyType: nftables.TypeIPAddr}
 }
 
 func element(k hostPort, b backend) nftables.SetElement {
