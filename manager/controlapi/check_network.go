@@ -2,7 +2,6 @@ package controlapi
 
 import (
 	"net/netip"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -244,9 +243,4 @@ func usable(pool *pb.AddressPool, subnet netip.Prefix, most int) int {
 		}
 	}
 	return count
-}
-
-// driverName is a driver as users write it.
-func driverName(d pb.NetworkSpec_Driver) string {
-	return strings.ToLower(strings.TrimPrefix(d.String(), "DRIVER_"))
 }

@@ -142,10 +142,7 @@ func (c *networkCheck) probe(ctx context.Context, node string) error {
 // named fills in who found it, and the names of both ends.
 func (c *networkCheck) named(from string, found *pb.ProbeResult) *pb.ProbeResult {
 	r := proto.CloneOf(found)
-	r.FromId, r.FromName = from, c.nameOf(from)
-	if r.ToId != "" {
-		r.ToName = c.nameOf(r.ToId)
-	}
+	r.FromId, r.FromName, r.ToName = from, c.nameOf(from), c.nameOf(r.ToId)
 	return r
 }
 
