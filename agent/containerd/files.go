@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -30,14 +29,15 @@ func (r *Runtime) taskFiles(w *task.Wanted, addr netip.Addr) ([]specs.Mount, err
 	}
 	defer root.Close()
 	hostname := hostnameOf(w)
-	resolv, err := resolvConf()
+	host, err := hostResolvConf()
 	if err != nil {
 		return nil, err
 	}
+	own := ownAddresses(w.Addresses, addr)
 	names := []struct{ name, text string }{
-		{"hosts", hostsFile(hostname, addr)},
+		{"hosts", hostsFile(hostname, own)},
 		{"hostname", hostname + "\n"},
-		{"resolv.conf", resolv},
+		{"resolv.conf", resolvConf(host, w.Spec.GetContainer().GetDns())},
 	}
 	var mounts []specs.Mount
 	for _, f := range names {
@@ -57,45 +57,6 @@ func (r *Runtime) taskFiles(w *task.Wanted, addr netip.Addr) ([]specs.Mount, err
 		return nil, err
 	}
 	return append(append(mounts, configs...), secrets...), nil
-}
-
-func hostsFile(hostname string, addr netip.Addr) string {
-	return "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" + addr.String() + "\t" + hostname + "\n"
-}
-
-// resolvConf is the host's, without name servers on its loopback: a task's
-// loopback is another.
-func resolvConf() (string, error) {
-	for _, name := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
-		data, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", fmt.Errorf("read the host's name servers: %w", err)
-		}
-		if text, ok := usableResolvConf(string(data)); ok {
-			return text, nil
-		}
-	}
-	return "", nil
-}
-
-func usableResolvConf(text string) (string, bool) {
-	var out strings.Builder
-	servers := 0
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == "nameserver" {
-			addr, err := netip.ParseAddr(fields[1])
-			if err != nil || addr.IsLoopback() {
-				continue
-			}
-			servers++
-		}
-		out.WriteString(line)
-	}
-	return out.String(), servers > 0
 }
 
 func (r *Runtime) configFiles(root *os.Root, w *task.Wanted) ([]specs.Mount, error) {

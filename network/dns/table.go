@@ -1,10 +1,10 @@
 package dns
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"strings"
 
 	"github.com/google/nftables"
@@ -123,11 +123,25 @@ func (w wanted) intact(c *nftables.Conn) bool {
 		return false
 	}
 	for i, r := range w.rules() {
-		if !reflect.DeepEqual(rules[i].Exprs, r.exprs) {
+		if !bytes.Equal(constants(rules[i].Exprs), constants(r.exprs)) {
 			return false
 		}
 	}
 	return true
+}
+
+// constants are what a rule compares with and translates to. The kernel tells the
+// rest of a rule with defaults filled in, which depend on its version.
+func constants(exprs []expr.Any) (out []byte) {
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Cmp:
+			out = append(out, e.Data...)
+		case *expr.Immediate:
+			out = append(out, e.Data...)
+		}
+	}
+	return out
 }
 
 // forgetFlows deletes what conntrack remembers of questions: a client that keeps
