@@ -126,6 +126,37 @@ func TestDescribeNetworkWithOldTasks(t *testing.T) {
 	}
 }
 
+// A task without addresses is explained by them, and not by nodes that fit.
+func TestExplainTaskWithoutAddresses(t *testing.T) {
+	r := inhabited(t)
+	r.apply(&pb.Command{Kind: &pb.Command_CreateTasks{CreateTasks: &pb.CreateTasks{Tasks: []*pb.Task{{
+		Id: "t3", ServiceId: r.state.View().ServiceByName("web").GetId(), ServiceName: "web", Slot: 3, SpecVersion: 1,
+		DesiredState: pb.TaskState_TASK_STATE_RUNNING,
+	}}}}}, &pb.Command{Kind: &pb.Command_AllocateTasks{AllocateTasks: &pb.AllocateTasks{
+		Tasks: []*pb.TaskAllocation{{Id: "t3", Problem: "no free address in network front"}},
+	}}})
+	e, err := r.server.ExplainTask(t.Context(), &pb.GetRequest{Ref: "t3"})
+	if err != nil || e.Summary != "waiting: no free address in network front" || e.Hint != "minictl network inspect -v front" || len(e.Nodes) != 3 {
+		t.Errorf("%v, %v", e, err)
+	}
+}
+
+func TestNetworksInTroubleAreAWarning(t *testing.T) {
+	r := newRig(t)
+	r.network(&pb.NetworkSpec{Name: "front"})
+	for name, problem := range map[string]string{"front": "no subnet is free", "ingress": "it is full"} {
+		r.apply(&pb.Command{Kind: &pb.Command_AllocateNetwork{AllocateNetwork: &pb.AllocateNetwork{
+			Id: r.state.View().NetworkByName(name).GetId(), Allocation: &pb.NetworkAllocation{Problem: problem},
+		}}})
+	}
+	spec := web()
+	spec.Task.Networks, spec.Task.Ports = []*pb.NetworkAttachment{{NetworkName: "front"}}, []*pb.PortConfig{{Target: 80}}
+	answer, err := r.server.CreateService(t.Context(), &pb.CreateServiceRequest{Spec: spec})
+	if want := []string{"network front: no subnet is free", "network ingress: it is full"}; err != nil || !slices.Equal(answer.Warnings, want) {
+		t.Errorf("warnings %q, %v", answer.GetWarnings(), err)
+	}
+}
+
 func TestListNetworks(t *testing.T) {
 	r := inhabited(t)
 	front := r.state.View().NetworkByName("front").Id

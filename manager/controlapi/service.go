@@ -27,7 +27,7 @@ func (s *Server) CreateService(ctx context.Context, req *pb.CreateServiceRequest
 		return nil, err
 	}
 	view = s.cfg.State.View()
-	return &pb.CreateServiceResponse{Service: answered(view, serviceID), Warnings: portWarnings(view, serviceID, spec)}, nil
+	return &pb.CreateServiceResponse{Service: answered(view, serviceID), Warnings: serviceWarnings(view, serviceID, spec)}, nil
 }
 
 // UpdateService replaces a service's spec. Registry credentials that the
@@ -50,7 +50,7 @@ func (s *Server) UpdateService(ctx context.Context, req *pb.UpdateServiceRequest
 		return nil, err
 	}
 	view = s.cfg.State.View()
-	return &pb.UpdateServiceResponse{Service: answered(view, old.Id), Warnings: portWarnings(view, old.Id, spec)}, nil
+	return &pb.UpdateServiceResponse{Service: answered(view, old.Id), Warnings: serviceWarnings(view, old.Id, spec)}, nil
 }
 
 // admit returns the normal form of a spec, or what is wrong with it.
@@ -94,6 +94,24 @@ func answered(view store.View, serviceID string) *pb.Service {
 	public := publicService(service)
 	public.Status = countTasks(view, service, eligible(view))
 	return public
+}
+
+// serviceWarnings tells what is allowed but may not be meant, or cannot work yet.
+func serviceWarnings(view store.View, serviceID string, spec *pb.ServiceSpec) []string {
+	warnings := portWarnings(view, serviceID, spec)
+	var networks []*pb.Network
+	for _, a := range spec.GetTask().GetNetworks() {
+		networks = append(networks, view.Network(a.NetworkId))
+	}
+	if slices.ContainsFunc(spec.GetTask().GetPorts(), store.Ingress) {
+		networks = append(networks, view.Ingress())
+	}
+	for _, n := range networks {
+		if problem := n.GetAllocation().GetProblem(); problem != "" {
+			warnings = append(warnings, fmt.Sprintf("network %s: %s", n.GetSpec().GetName(), problem))
+		}
+	}
+	return warnings
 }
 
 // portWarnings names the services that publish the same ports of their tasks'

@@ -90,5 +90,19 @@ func (s *Server) ExplainTask(_ context.Context, req *pb.GetRequest) (*pb.Explana
 	if err != nil {
 		return nil, err
 	}
-	return scheduler.ExplainTask(view, t, time.Now()), nil
+	e := scheduler.ExplainTask(view, t, time.Now())
+	if t.GetStatus().GetState() == pb.TaskState_TASK_STATE_NEW {
+		e.Summary, e.Hint = t.Status.GetMessage(), inspectNetworks(view, t)
+	}
+	return e, nil
+}
+
+// inspectNetworks shows why a task has no addresses yet; until it has, no node
+// is asked, whichever fits.
+func inspectNetworks(view store.View, t *pb.Task) string {
+	hint := "minictl network inspect -v"
+	for _, a := range store.TaskSpec(view.Service(t.ServiceId), t.SpecVersion).GetNetworks() {
+		hint += " " + a.NetworkName
+	}
+	return hint
 }
