@@ -34,7 +34,7 @@ var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 func testNow() time.Time { return epoch.Add(2 * time.Minute) }
 
 // cluster is the real control API over a real store, with a robot in place of
-// orchestrator, placement and agents, on a unix socket.
+// orchestrator, allocator, placement and agents, on a unix socket.
 type cluster struct {
 	state *store.State
 	host  string
@@ -44,8 +44,10 @@ type cluster struct {
 
 	pb.UnimplementedLocalServer
 	images  []*pb.Image
-	outside atomic.Bool // the node is in no cluster
-	stopped atomic.Bool // nobody carries out what is wanted
+	outside atomic.Bool  // the node is in no cluster
+	severed atomic.Bool  // no way leads to node3
+	asked   atomic.Value // what init or join was told of the network
+	stopped atomic.Bool  // nobody carries out what is wanted
 }
 
 func newCluster(t testing.TB) *cluster {
@@ -107,12 +109,14 @@ func (c *cluster) seed(t testing.TB) {
 		n := &pb.Node{Id: nodeID(i), Meta: meta(1), Spec: &pb.NodeSpec{Role: pb.NodeRole_NODE_ROLE_WORKER, Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
 			Role: pb.NodeRole_NODE_ROLE_WORKER, Status: &pb.NodeStatus{State: pb.NodeState_NODE_STATE_READY, Addr: fmt.Sprintf("10.0.0.%d", i)},
 			Description: &pb.NodeDescription{Hostname: fmt.Sprintf("node%d", i), EngineVersion: "0.1.0",
+				DataPathAddr: fmt.Sprintf("10.0.0.%d", i), DataPathMtu: 1500, WireguardKey: []byte("key"), Routes: []string{"192.168.7.0/24"},
 				Platform: &pb.Platform{Os: "linux", Architecture: "amd64"}, Resources: &pb.Resources{NanoCpus: 2e9, MemoryBytes: 4 << 30}}}
 		if i == 1 {
 			n.Spec.Role, n.Role = pb.NodeRole_NODE_ROLE_MANAGER, pb.NodeRole_NODE_ROLE_MANAGER
 		}
 		snap.Objects = append(snap.Objects, &pb.Object{Kind: &pb.Object_Node{Node: n}})
 	}
+	snap.Objects = append(snap.Objects, &pb.Object{Kind: &pb.Object_Network{Network: ingressNetwork()}})
 	if err := c.state.Restore(snap); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +156,7 @@ func (c *cluster) managers() map[string]*pb.ManagerStatus {
 
 // robot brings tasks to where they should be, on every change.
 func (c *cluster) robot(ctx context.Context) {
-	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
+	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NETWORK)
 	defer w.Close()
 	for {
 		if _, err := w.Next(ctx); err != nil {
@@ -161,6 +165,7 @@ func (c *cluster) robot(ctx context.Context) {
 		if c.stopped.Load() {
 			continue
 		}
+		c.allocate(ctx)
 		view := c.state.View()
 		for s := range view.Services() {
 			if cmds := moves(view, s); len(cmds) > 0 {
@@ -249,6 +254,9 @@ func slotMoves(s *pb.Service, slot uint64, tasks []*pb.Task) []*pb.Command {
 
 // step is the way of one task.
 func step(s *pb.Service, t *pb.Task) []*pb.Command {
+	if t.Status.State == pb.TaskState_TASK_STATE_NEW {
+		return nil // it has no addresses yet
+	}
 	if t.Status.State == pb.TaskState_TASK_STATE_PENDING {
 		if len(s.Spec.Task.GetPlacement().GetConstraints()) == 0 {
 			return []*pb.Command{{Kind: &pb.Command_AssignTasks{AssignTasks: &pb.AssignTasks{Tasks: []*pb.TaskAssignment{{Id: t.Id, NodeId: nodeID(int(t.Slot-1)%3 + 1)}}}}}}
@@ -265,7 +273,7 @@ func step(s *pb.Service, t *pb.Task) []*pb.Command {
 	case pb.TaskState_TASK_STATE_ASSIGNED:
 		next.State, next.Message = pb.TaskState_TASK_STATE_PREPARING, "pulling image"
 	case pb.TaskState_TASK_STATE_PREPARING:
-		next.State = pb.TaskState_TASK_STATE_RUNNING
+		next.State, next.Ports = pb.TaskState_TASK_STATE_RUNNING, modePorts(s.Spec.Task.Ports, pb.PortConfig_MODE_HOST)
 		switch image := s.Spec.Task.Container.Image; {
 		case strings.Contains(image, "broken"):
 			next.State, next.Error, next.Container.ExitCode = pb.TaskState_TASK_STATE_FAILED, "task: non-zero exit (1)", 1
@@ -278,9 +286,13 @@ func step(s *pb.Service, t *pb.Task) []*pb.Command {
 	return []*pb.Command{report(t, next)}
 }
 
-// Attach plays the agent's side of logs and exec.
-func (c *cluster) Attach(_ context.Context, _ string, req *pb.Attach) (controlapi.AttachStream, error) {
+// Attach plays the agent's side of logs, exec and probes.
+func (c *cluster) Attach(_ context.Context, node string, req *pb.Attach) (controlapi.AttachStream, error) {
 	a := newAttachment()
+	if probe := req.GetProbe(); probe != nil {
+		go a.probe(node, probe.NodeIds, c.severed.Load())
+		return a, nil
+	}
 	if exec := req.GetExec(); exec != nil {
 		go a.exec(exec.Start)
 		return a, nil
@@ -373,6 +385,7 @@ func (c *cluster) Init(_ context.Context, req *pb.InitRequest) (*pb.InitResponse
 		return nil, fault.New(fault.State, "init swarm: this node is already part of a swarm").WithTry("minictl swarm leave")
 	}
 	c.outside.Store(false)
+	c.asked.Store(fmt.Sprintf("init: data path %q, port %d, pools %q, mask %d", req.DataPathAddr, req.Spec.DataPathPort, req.Spec.DefaultAddressPools, req.Spec.SubnetMaskLength))
 	return &pb.InitResponse{NodeId: nodeID(1), WorkerToken: "MNTKN-1-ca-worker", Addr: req.AdvertiseAddr + ":2377"}, nil
 }
 
@@ -383,6 +396,7 @@ func (c *cluster) JoinCluster(_ context.Context, req *pb.JoinClusterRequest) (*p
 	if req.Token != "MNTKN-1-ca-worker" {
 		return nil, fault.New(fault.Denied, "join swarm: the token is not valid").WithTry("minictl swarm join-token worker, on a manager")
 	}
+	c.asked.Store(fmt.Sprintf("join: data path %q", req.DataPathAddr))
 	return &pb.JoinClusterResponse{NodeId: nodeID(2), Role: pb.NodeRole_NODE_ROLE_WORKER}, nil
 }
 

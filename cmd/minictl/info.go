@@ -64,6 +64,7 @@ func (c *cli) printInfo(i *pb.InfoResponse) {
 	p.line(0, "Platform", d.GetPlatform().GetOs()+"/"+d.GetPlatform().GetArchitecture())
 	p.line(0, "CPUs", cpuText(d.GetResources().GetNanoCpus()))
 	p.line(0, "Total Memory", units.BytesSize(float64(d.GetResources().GetMemoryBytes())))
+	p.field(0, "Data Path Address", d.GetDataPathAddr())
 	p.field(0, "Data Dir", i.DataDir)
 	p.labels(0, d.GetEngineLabels())
 }

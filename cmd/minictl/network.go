@@ -201,6 +201,9 @@ func (c *cli) confirm(ctx context.Context, warning string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case text := <-answer:
+		if _, typed := terminal(c.stdin); !typed {
+			fmt.Fprintln(c.stderr)
+		}
 		if !strings.EqualFold(text, "y") && !strings.EqualFold(text, "yes") {
 			return fault.New(fault.State, "nothing was removed: the answer was not y").WithTry("--force, to be asked nothing")
 		}

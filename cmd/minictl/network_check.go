@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,12 +41,12 @@ func (c *cli) networkCheck() *cobra.Command {
 			return err
 		}
 		if failure = errors.Join(probeFailure(results), failure); failure == nil && f.Kind <= print.Wide && !f.Quiet {
-			fmt.Fprintln(c.stdout, probeSummary(results))
+			fmt.Fprintf(c.stdout, "\n%s\n", probeSummary(results))
 		}
 		return failure
 	})
 	o.listFlags(cmd)
-	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for results")
+	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Minute, "how long to wait for results")
 	cmd.ValidArgsFunction = c.completing(hostnames)
 	return cmd
 }
@@ -107,11 +108,7 @@ func probeColumns() print.List[*pb.ProbeResult] {
 
 // probeName is the kind of probe and what it tried: "port 8080/tcp of web".
 func probeName(r *pb.ProbeResult) string {
-	name := enumName(r.Probe.String(), "PROBE_")
-	if r.What == "" {
-		return name
-	}
-	return name + " " + r.What
+	return strings.TrimSpace(enumName(r.Probe.String(), "PROBE_") + " " + r.What)
 }
 
 // probeSummary is the sentence for probes that all succeeded.

@@ -174,6 +174,7 @@ func prettyNode(w io.Writer, n *pb.Node) {
 	p.field(1, "Message", n.GetStatus().GetMessage())
 	p.line(1, "Availability", title(availabilityName(n.GetSpec().GetAvailability())))
 	p.line(1, "Address", n.GetStatus().GetAddr())
+	p.field(1, "Data Path Address", d.GetDataPathAddr())
 	if m := n.ManagerStatus; m != nil {
 		p.line(0, "Manager Status", "")
 		p.line(1, "Address", m.Addr)

@@ -13,21 +13,24 @@ import (
 // servicePorts are a service's ports in the order of its spec; where the
 // managers chose the published one, it is theirs.
 func servicePorts(s *pb.Service) []*pb.PortConfig {
-	chosen := slices.Clone(s.GetEndpoint().GetPorts())
-	var ports []*pb.PortConfig
-	for _, p := range s.GetSpec().GetTask().GetPorts() {
-		i := slices.IndexFunc(chosen, func(c *pb.PortConfig) bool {
-			return p.Mode == pb.PortConfig_MODE_INGRESS && c.Target == p.Target && c.Protocol == p.Protocol && (p.Published == 0 || p.Published == c.Published)
-		})
-		if i >= 0 {
-			p = proto.CloneOf(p)
-			p.Published = chosen[i].Published
-			chosen = slices.Delete(chosen, i, i+1)
+	ports := slices.Clone(s.GetSpec().GetTask().GetPorts())
+	chosen := slices.DeleteFunc(slices.Clone(s.GetEndpoint().GetPorts()), func(c *pb.PortConfig) bool {
+		return slices.ContainsFunc(ports, func(p *pb.PortConfig) bool { return sameTarget(p, c) && p.Published == c.Published })
+	})
+	for i, p := range ports {
+		if p.Published != 0 || p.Mode != pb.PortConfig_MODE_INGRESS {
+			continue
 		}
-		ports = append(ports, p)
+		if n := slices.IndexFunc(chosen, func(c *pb.PortConfig) bool { return sameTarget(p, c) }); n >= 0 {
+			ports[i] = proto.CloneOf(p)
+			ports[i].Published = chosen[n].Published
+			chosen = slices.Delete(chosen, n, n+1)
+		}
 	}
 	return ports
 }
+
+func sameTarget(a, b *pb.PortConfig) bool { return a.Target == b.Target && a.Protocol == b.Protocol }
 
 // modePorts are the ports of one mode.
 func modePorts(ports []*pb.PortConfig, mode pb.PortConfig_Mode) []*pb.PortConfig {
@@ -82,9 +85,14 @@ func portsText(ports []*pb.PortConfig) string {
 	return joinComma(namesOf(spans, portSpan.String))
 }
 
-// portDetails is all that was asked of a port beside its numbers.
+// portDetails is how a port is published, where that is not as usual.
 func portDetails(p *pb.PortConfig) string {
-	return joinComma(slices.DeleteFunc([]string{
-		enumName(p.Mode.String(), "MODE_"), enumName(p.Policy.String(), "POLICY_"), enumName(p.Source.String(), "SOURCE_"),
-	}, func(s string) bool { return s == "" }))
+	details := []string{enumName(p.Mode.String(), "MODE_")}
+	if p.Policy == pb.PortConfig_POLICY_LOCAL {
+		details = append(details, "local tasks first")
+	}
+	if p.Source == pb.PortConfig_SOURCE_MASQUERADE {
+		details = append(details, "masquerade")
+	}
+	return joinComma(details)
 }

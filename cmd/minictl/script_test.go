@@ -18,7 +18,8 @@ import (
 //	exits CODE ARGS...     expects an exit code
 //	pipe FILE ARGS...      runs it with a file as its input
 //	interrupted ARGS...    runs it as if Ctrl-C came at once
-//	leave-cluster, pause-robot
+//	asked TEXT             what init or join was told of the network
+//	leave-cluster, pause-robot, sever-network
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -41,8 +42,8 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, expected %d", code, want)
 				}
 			},
-			"pipe": func(ts *testscript.TestScript, _ bool, args []string) {
-				if code := runScript(ts, context.Background(), ts.ReadFile(args[0]), args[1:]); code != 0 {
+			"pipe": func(ts *testscript.TestScript, neg bool, args []string) {
+				if code := runScript(ts, context.Background(), ts.ReadFile(args[0]), args[1:]); (code != 0) != neg {
 					ts.Fatalf("exit code %d", code)
 				}
 			},
@@ -56,6 +57,14 @@ func TestScripts(t *testing.T) {
 			},
 			"leave-cluster": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Value("cluster").(*cluster).outside.Store(true)
+			},
+			"asked": func(ts *testscript.TestScript, _ bool, args []string) {
+				if got := ts.Value("cluster").(*cluster).asked.Load(); got != args[0] {
+					ts.Fatalf("asked for %v", got)
+				}
+			},
+			"sever-network": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Value("cluster").(*cluster).severed.Store(true)
 			},
 			"pause-robot": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Value("cluster").(*cluster).stopped.Store(true)

@@ -18,13 +18,20 @@ func addPorts(s *pb.ServiceSpec, v string, _ Environment) error {
 		return err
 	}
 	t := task(s)
-	before := t.Ports // a range has each port once
+	before := len(t.Ports) // a range has each port once
 	for _, p := range ports {
-		if !slices.ContainsFunc(before, func(have *pb.PortConfig) bool { return proto.Equal(have, p) }) {
-			t.Ports = append(t.Ports, p)
+		if i := slices.IndexFunc(t.Ports[:before], func(have *pb.PortConfig) bool { return samePort(have, p) }); i >= 0 {
+			t.Ports[i] = p
+			continue
 		}
+		t.Ports = append(t.Ports, p)
 	}
 	return nil
+}
+
+// samePort tells whether two ports differ in policy and source at most.
+func samePort(a, b *pb.PortConfig) bool {
+	return a.Target == b.Target && a.Published == b.Published && a.Protocol == b.Protocol && a.Mode == b.Mode && a.HostIp == b.HostIp
 }
 
 // removePorts removes by target port and protocol, tcp unless said otherwise;

@@ -129,6 +129,8 @@ func TestUpdate(t *testing.T) {
 		{`task { container { mounts { type: TYPE_VOLUME source: "a" target: "/data" } } }`, "--mount-rm /data/", ``},
 		{`task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_HOST } ports { protocol: PROTOCOL_UDP target: 80 mode: MODE_HOST } }`,
 			"--publish-rm 80 --publish-add published=81,target=81,mode=host", `task { ports { protocol: PROTOCOL_UDP target: 80 mode: MODE_HOST } ports { protocol: PROTOCOL_TCP target: 81 published: 81 mode: MODE_HOST } }`},
+		{`task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_INGRESS policy: POLICY_CLUSTER source: SOURCE_PRESERVE } }`, "--publish-add 8081:80 --publish-add published=8080,target=80,policy=local",
+			`task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_INGRESS policy: POLICY_LOCAL } ports { protocol: PROTOCOL_TCP target: 80 published: 8081 mode: MODE_INGRESS } }`},
 		{`task { networks { network_id: "n1" network_name: "web" aliases: "www" } networks { network_id: "n2" network_name: "back" } }`, "--network-rm web --network-rm n2 --network-add name=web,alias=w",
 			`task { networks { network_name: "web" aliases: "w" } }`},
 		{`task { container { dns { servers: "10.0.0.2" search: "a.test" options: "ndots:2" } } }`, "--dns-rm 10.0.0.2 --dns-add 10.0.0.3 --dns-search-rm a.test --dns-option-rm ndots:2 --dns-option-add rotate",
