@@ -3,14 +3,7 @@
 // off, and in any network namespace.
 package nft
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
-	"github.com/vishvananda/netns"
-)
+import "github.com/google/nftables"
 
 const (
 	// chunk is how many elements go into one message: nftables v0.3.0 cuts off
@@ -25,25 +18,11 @@ const (
 // is the caller's own. It is lasting: one socket until CloseLasting, so that a
 // change costs no new one.
 func Connect(path string) (*nftables.Conn, error) {
-	options := []nftables.ConnOption{
-		nftables.AsLasting(),
-		nftables.WithSockOptions(func(c *netlink.Conn) error {
-			return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer))
-		}),
-	}
-	if path != "" {
-		ns, err := netns.GetFromPath(path)
-		if err != nil {
-			return nil, fmt.Errorf("open network namespace: %w", err)
-		}
-		defer ns.Close()
-		options = append(options, nftables.WithNetNSFd(int(ns)))
-	}
-	c, err := nftables.New(options...)
+	s, err := Dial(path)
 	if err != nil {
-		return nil, fmt.Errorf("connect to nftables: %w", err)
+		return nil, err
 	}
-	return c, nil
+	return s.Conn, nil
 }
 
 // Add queues elements for a set or map, in messages of a size that arrives.
