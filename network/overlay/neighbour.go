@@ -126,7 +126,7 @@ func (s *segment) program(addr netip.Addr) error {
 		return s.erase(rtnl.Neigh{State: rtnl.NUD_PERMANENT, IP: addr.AsSlice()})
 	}
 	if err := s.write(addr, want); err != nil {
-		return fmt.Errorf("lead %s to %s: %w", addr, want.vtep, err)
+		return fmt.Errorf("make neighbour %s: %w", addr, err)
 	}
 	if s.have == nil {
 		s.have = map[netip.Addr]forward{}

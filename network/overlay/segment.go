@@ -72,7 +72,8 @@ func (s *segment) enter() error {
 // quiet keeps the namespace's own links from having addresses, so that it sends
 // nothing of its own into the network.
 func quiet() error {
-	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
+	// IPv6 itself has to be on: the VXLAN device answers ND.
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/addr_gen_mode", []byte("1"), 0)
 	if errors.Is(err, os.ErrNotExist) { // a kernel without IPv6
 		return nil
 	}

@@ -1,0 +1,319 @@
+package overlay
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/minid/minid/fault"
+	"github.com/minid/minid/network/netns"
+)
+
+// stage is three hosts with tasks on two networks: web and db are on all hosts
+// and have tasks a1, a2, a3 and b1, b2, b3, and both is on both, at host 1.
+type stage struct {
+	hosts []*host
+	want  []Wanted
+}
+
+func newStage(t *testing.T) *stage {
+	s := &stage{hosts: underlay(t, 3)}
+	for i, h := range s.hosts {
+		n := i + 1
+		w := Wanted{
+			Networks: map[string]Network{"web": h.network("web", 4096), "db": h.network("db", 4097)},
+			Links: []Link{
+				h.link(fmt.Sprint("a", n), "web", 1, fmt.Sprintf("10.0.0.%d/24", n+1), fmt.Sprintf("fd00::%d/64", n+1)),
+				h.link(fmt.Sprint("b", n), "db", 1, fmt.Sprintf("10.0.1.%d/24", n+1), fmt.Sprintf("fd01::%d/64", n+1)),
+			},
+			Remotes: remotes{"web": {}, "db": {}},
+		}
+		if n == 1 {
+			w.Links = append(w.Links, h.link("both", "web", 1, "10.0.0.100/24"), h.link("both", "db", 2, "10.0.1.100/24"))
+		} else {
+			w.Remotes["web"]["both"] = s.hosts[0].remote("10.0.0.100")
+			w.Remotes["db"]["both"] = s.hosts[0].remote("10.0.1.100")
+		}
+		for j, other := range s.hosts {
+			if j == i {
+				continue
+			}
+			w.Peers = append(w.Peers, other.addr)
+			w.Remotes["web"][fmt.Sprint("a", j+1)] = other.remote(fmt.Sprintf("10.0.0.%d", j+2), fmt.Sprintf("fd00::%d", j+2))
+			w.Remotes["db"][fmt.Sprint("b", j+1)] = other.remote(fmt.Sprintf("10.0.1.%d", j+2), fmt.Sprintf("fd01::%d", j+2))
+		}
+		s.want = append(s.want, w)
+		h.run(func() error { return h.Set(w) })
+		h.mustBeIntact()
+	}
+	for i, h := range s.hosts {
+		serve(t, h.task(fmt.Sprint("a", i+1)))
+		serve(t, h.task(fmt.Sprint("b", i+1)))
+	}
+	serve(t, s.hosts[0].task("both"))
+	return s
+}
+
+func TestPairs(t *testing.T) {
+	s := newStage(t)
+	for i, h := range s.hosts {
+		for j := range s.hosts {
+			a, b := h.task(fmt.Sprint("a", i+1)), h.task(fmt.Sprint("b", i+1))
+			mustReach(t, a, fmt.Sprintf("10.0.0.%d", j+2), fmt.Sprintf("fd00::%d", j+2))
+			mustReach(t, b, fmt.Sprintf("10.0.1.%d", j+2), fmt.Sprintf("fd01::%d", j+2))
+			mustNotReach(t, a, fmt.Sprintf("10.0.1.%d", j+2))
+			mustNotReach(t, b, fmt.Sprintf("fd00::%d", j+2))
+		}
+		mustReach(t, h.task(fmt.Sprint("a", i+1)), "10.0.0.100")
+		mustReach(t, h.task(fmt.Sprint("b", i+1)), "10.0.1.100")
+	}
+	mustReach(t, s.hosts[0].task("both"), "10.0.0.4", "10.0.1.4")
+	mustNotReach(t, s.hosts[0].task("a1"), "10.0.0.77") // nobody
+}
+
+// TestSameAddresses: networks with the same addresses and hosts of the same
+// names do not disturb each other.
+func TestSameAddresses(t *testing.T) {
+	hosts := underlay(t, 2)
+	for i, h := range hosts {
+		other := hosts[1-i]
+		w := Wanted{Networks: map[string]Network{}, Remotes: remotes{}, Peers: []netip.Addr{other.addr}}
+		for n := range 2 {
+			id := fmt.Sprint("net", n)
+			w.Networks[id] = h.network(id, uint32(4096+n))
+			w.Links = append(w.Links, h.link(fmt.Sprintf("t%d-%d", n, i), id, 1, fmt.Sprintf("10.0.0.%d/24", i+2)))
+			w.Remotes[id] = map[string]Remote{fmt.Sprintf("t%d-%d", n, 1-i): other.remote(fmt.Sprintf("10.0.0.%d", 3-i))}
+		}
+		h.run(func() error { return h.Set(w) })
+	}
+	serve(t, hosts[1].task("t0-1"))
+	mustReach(t, hosts[0].task("t0-0"), "10.0.0.3")
+	mustNotReach(t, hosts[0].task("t1-0"), "10.0.0.3") // its own 10.0.0.3 does not serve
+	hosts[0].run(func() error { return hosts[0].DropNetwork("net1") })
+	mustReach(t, hosts[0].task("t0-0"), "10.0.0.3")
+	hosts[0].mustBeIntact()
+}
+
+func TestTaskMoves(t *testing.T) {
+	s := newStage(t)
+	h1, h2, h3 := s.hosts[0], s.hosts[1], s.hosts[2]
+	a1 := h1.task("a1")
+	mustReach(t, a1, "10.0.0.3")
+
+	// a2's address goes to a new task on host 3 while a2's end is not yet known.
+	h3.run(func() error { return h3.Plug(h3.link("new", "web", 1, "10.0.0.3/24", "fd00::99/64")) })
+	serve(t, h3.task("new"))
+	h2.run(func() error { return h2.Unplug("a2") })
+	for _, h := range []*host{h1, h2} {
+		h.run(func() error {
+			return h.Change("web", map[string]Remote{"new": h3.remote("10.0.0.3", "fd00::99")}, nil)
+		})
+	}
+	mustReach(t, a1, "10.0.0.3", "fd00::99")
+	for _, h := range []*host{h1, h3} {
+		h.run(func() error { return h.Change("web", nil, []string{"a2"}) })
+	}
+	mustReach(t, a1, "10.0.0.3", "fd00::99")
+	mustReach(t, h3.task("a3"), "10.0.0.3")
+	for _, h := range s.hosts {
+		h.mustBeIntact()
+	}
+
+	// It ends, and the address is used by a task of host 1 itself.
+	h3.run(func() error { return h3.Unplug("new") })
+	h1.run(func() error { return h1.Plug(h1.link("here", "web", 1, "10.0.0.3/24")) })
+	serve(t, h1.task("here"))
+	mustReach(t, a1, "10.0.0.3")
+	h1.run(func() error { return h1.Change("web", nil, []string{"new"}) })
+	mustReach(t, a1, "10.0.0.3")
+	h1.mustBeIntact()
+}
+
+func TestRepair(t *testing.T) {
+	s := newStage(t)
+	h := s.hosts[0]
+	web := h.Path("web")
+	inWeb := func(command ...string) func() {
+		return func() { must(t, netns.Do(web, func() error { return ip(command...) })) }
+	}
+	for name, damage := range map[string]func(){
+		"table": func() { h.run(h.deleteTable) },
+		"flush": func() { h.run(func() error { return runTool("nft", "flush", "ruleset") }) },
+		"peer": func() {
+			h.run(func() error { return runTool("nft", "delete element inet minid_overlay peers4 { 192.0.2.2 }") })
+		},
+		"vxlan":       inWeb("link", "del", "mnvx4096"),
+		"vxlan down":  inWeb("link", "set", "mnvx4096", "down"),
+		"vxlan loose": inWeb("link", "set", "mnvx4096", "nomaster"),
+		"bridge":      inWeb("link", "del", BridgeName),
+		"bridge down": inWeb("link", "set", BridgeName, "down"),
+		"mtu":         inWeb("link", "set", "mnvx4096", "mtu", "1300"),
+		"cable":       inWeb("link", "del", linkName("a1")),
+		"cable loose": inWeb("link", "set", linkName("a1"), "nomaster"),
+		"cable in task": func() {
+			must(t, netns.Do(h.task("a1"), func() error { return ip("link", "del", "eth1") }))
+		},
+		"namespace":    func() { must(t, netns.Remove(web)) },
+		"neighbours":   inWeb("neigh", "flush", "nud", "permanent", "dev", "mnvx4096"),
+		"neighbour v6": inWeb("neigh", "del", "fd00::3", "dev", "mnvx4096"),
+		"fdb self": func() {
+			must(t, netns.Do(web, func() error { return runTool("bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "mnvx4096", "self") }))
+		},
+		"fdb master": func() {
+			must(t, netns.Do(web, func() error { return runTool("bridge", "fdb", "del", "02:42:0a:00:00:03", "dev", "mnvx4096", "master") }))
+		},
+		"fdb other": func() {
+			must(t, netns.Do(web, func() error {
+				return runTool("bridge", "fdb", "replace", "02:42:0a:00:00:03", "dev", "mnvx4096", "dst", "192.0.2.9", "self")
+			}))
+		},
+		"fdb own": func() {
+			must(t, netns.Do(web, func() error {
+				return runTool("bridge", "fdb", "del", "02:42:0a:00:00:02", "dev", linkName("a1"), "master")
+			}))
+		},
+		"stranger": func() {
+			must(t, netns.Do(web, func() error {
+				return runTool("bridge", "fdb", "add", "02:42:0a:00:00:09", "dev", "mnvx4096", "dst", "192.0.2.9", "self")
+			}))
+		},
+	} {
+		damage()
+		h.mustDiffer(name)
+		h.run(func() error { return h.Set(s.want[0]) })
+		h.mustBeIntact()
+		mustReach(t, h.task("a1"), "10.0.0.3", "fd00::4")
+		mustReach(t, s.hosts[1].task("a2"), "10.0.0.2")
+		if t.Failed() {
+			t.Fatal("after repair of", name)
+		}
+	}
+	mustReach(t, h.task("b1"), "10.0.1.3")
+}
+
+// TestRestart: a new minid takes over what is there without cutting anything,
+// and removes what is not wanted any more.
+func TestRestart(t *testing.T) {
+	s := newStage(t)
+	h := s.hosts[0]
+	before := linkIndex(t, h.Path("web"), "mnvx4096")
+	h.Close()
+	h.open()
+	w := s.want[0]
+	w.Networks = maps.Clone(w.Networks)
+	delete(w.Networks, "db")
+	w.Links = slices.DeleteFunc(slices.Clone(w.Links), func(l Link) bool { return l.Task == "both" })
+	h.run(func() error { return h.Set(w) })
+	h.mustBeIntact()
+	if after := linkIndex(t, h.Path("web"), "mnvx4096"); after != before {
+		t.Error("VXLAN device was made anew")
+	}
+	mustReach(t, h.task("a1"), "10.0.0.3")
+	mustNotReach(t, s.hosts[1].task("a2"), "10.0.0.100")
+	if netns.Exists(h.Path("db")) {
+		t.Error("namespace of a network that is not wanted")
+	}
+	// Killed and restarted with another network of the same VXLAN id.
+	h.Close()
+	h.open()
+	again := w
+	again.Networks = map[string]Network{"next": h.network("next", 4096)}
+	again.Links = nil
+	h.run(func() error { return h.Set(again) })
+	h.mustBeIntact()
+}
+
+func TestForeignVXLAN(t *testing.T) {
+	h := underlay(t, 1)[0]
+	h.run(func() error {
+		return ip("link", "add", "foreign", "type", "vxlan", "id", "4096", "dstport", "4789", "local", h.addr.String())
+	})
+	h.run(func() error {
+		err := h.SetNetwork(h.network("web", 4096), nil)
+		if !fault.Is(err, fault.InUse) || !strings.Contains(err.Error(), "another program") {
+			return fmt.Errorf("VXLAN id of another program: %v", err)
+		}
+		if ok, _ := h.Check(); ok {
+			t.Error("not seen to be missing")
+		}
+		return ip("link", "del", "foreign")
+	})
+	h.run(func() error { return h.SetNetwork(h.network("web", 4096), nil) })
+	h.mustBeIntact()
+}
+
+// TestTaskIsGone: a namespace may end before its links are unplugged, and one
+// that is missing hinders nobody else.
+func TestTaskIsGone(t *testing.T) {
+	s := newStage(t)
+	h := s.hosts[0]
+	must(t, netns.Remove(h.task("b1")))
+	h.run(func() error { return h.Unplug("b1") })
+	h.run(func() error { return h.Unplug("b1") })
+	h.mustBeIntact()
+	h.run(func() error { return h.DropNetwork("web") })
+	w := s.want[0]
+	h.run(func() error {
+		if err := h.Set(w); err == nil {
+			return fmt.Errorf("no error for a task without namespace")
+		}
+		return nil
+	})
+	mustReach(t, h.task("a1"), "10.0.0.3")
+	mustReach(t, h.task("both"), "10.0.1.4")
+}
+
+func TestNetworkChanges(t *testing.T) {
+	s := newStage(t)
+	for i, h := range s.hosts {
+		n := h.network("web", 4100)
+		n.MTU, n.Port = 1280, 5000
+		h.run(func() error { return h.SetNetwork(n, s.want[i].Remotes["web"]) })
+		h.mustBeIntact()
+	}
+	mustReach(t, s.hosts[0].task("a1"), "10.0.0.3", "fd00::4")
+	big := strings.Repeat("x", 10_000) // in fragments
+	if err := askText(s.hosts[0].task("a1"), "udp", "10.0.0.3", big, patience); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStrangersAreNotHeard: VXLAN from an address that is no peer's is dropped.
+func TestStrangersAreNotHeard(t *testing.T) {
+	s := newStage(t)
+	h := s.hosts[0]
+	h.run(func() error { return h.SetPeers([]netip.Addr{s.hosts[1].addr}) })
+	mustReach(t, h.task("a1"), "10.0.0.3")
+	mustNotReach(t, h.task("a1"), "10.0.0.4")
+	h.run(func() error { return h.SetPeers([]netip.Addr{s.hosts[1].addr, s.hosts[2].addr}) })
+	mustReach(t, h.task("a1"), "10.0.0.4")
+}
+
+// TestTableIsAsRendered compares what nft lists with the rendered text.
+func TestTableIsAsRendered(t *testing.T) {
+	h := underlay(t, 1)[0]
+	for name, w := range situations() {
+		h.Overlay.segments = map[string]*segment{}
+		for _, n := range w.Networks {
+			h.expect(n, nil)
+		}
+		h.peers = w.Peers
+		h.run(h.setTable)
+		_, want, _ := strings.Cut(w.Render(), "table inet")
+		normal := func(s string) []string {
+			s = strings.ReplaceAll(s, "type 0", "type integer") // nft has no word for one of 3 bytes
+			return slices.Sorted(strings.FieldsSeq(strings.ReplaceAll(s, ",", " ")))
+		}
+		if got := h.listed(); got != "" {
+			if diff := cmp.Diff(normal("table inet"+want), normal(got)); diff != "" {
+				t.Errorf("%s: nft lists otherwise: %s\n%s", name, diff, got)
+			}
+		}
+	}
+	h.Overlay.segments = map[string]*segment{}
+}
