@@ -134,7 +134,7 @@ func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after t
 	name := t.Service().GetSpec().GetName()
 	if task := t.Waiting(); task != nil {
 		err := fault.New(fault.Timeout, "cannot place all tasks of service %q within %v: %s", name, after, progress.Reason(task))
-		return &exitError{exitUnplaceable, err.WithTry("%s", t.Help(task))}
+		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", progress.Ref(task))}
 	}
 	if t.Nowhere() {
 		err := fault.New(fault.Timeout, "cannot place service %q within %v: no node fits", name, after)

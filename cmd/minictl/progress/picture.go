@@ -87,7 +87,7 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 		}
 	}
 	if waiting != nil {
-		lines = append(lines, "try: "+t.Help(waiting))
+		lines = append(lines, "try: minictl task why "+Ref(waiting))
 	}
 	if left := t.verifying(now); left > 0 {
 		lines = append(lines, fmt.Sprintf("verify: all tasks must keep running for %.1fs", left.Seconds()))

@@ -72,15 +72,6 @@ func refused(t *pb.Task) {
 
 func full(t *pb.Task) { t.Status.Message = "waiting: no free address in network back" }
 
-// attached is a service on networks.
-func attached(replicas uint64, networks ...string) *pb.Service {
-	s := service(replicas)
-	for _, name := range networks {
-		s.Spec.Task.Networks = append(s.Spec.Task.Networks, &pb.NetworkAttachment{NetworkId: name + "id", NetworkName: name})
-	}
-	return s
-}
-
 func put(o any) *pb.WatchEvent {
 	ev := &pb.WatchEvent{Action: pb.WatchEvent_ACTION_PUT, Object: &pb.Object{}}
 	switch o := o.(type) {
@@ -128,10 +119,10 @@ func TestPlainLines(t *testing.T) {
 			"12:00:00 overall progress: 0 out of 2 tasks",
 			"12:00:01 web.1 pending: waiting: 0 of 2 nodes fit: 2 lack label disk=ssd", "12:00:01 try: minictl task why web.1",
 			"12:00:02 web.2 pending: waiting: 0 of 2 nodes fit: 2 lack label disk=ssd"}},
-		{"without an address", attached(2, "back"), []*pb.WatchEvent{synced, put(task("a", 1, fresh, saying("waiting for its addresses"))), put(task("a", 1, fresh, full)),
+		{"without an address", service(2), []*pb.WatchEvent{synced, put(task("a", 1, fresh, saying("waiting for its addresses"))), put(task("a", 1, fresh, full)),
 			put(task("b", 2, fresh, full)), put(task("a", 1, pending))}, []string{
 			"12:00:00 overall progress: 0 out of 2 tasks",
-			"12:00:02 web.1 new: waiting: no free address in network back", "12:00:02 try: minictl network inspect -v --pretty back",
+			"12:00:02 web.1 new: waiting: no free address in network back", "12:00:02 try: minictl task why web.1",
 			"12:00:03 web.2 new: waiting: no free address in network back", "12:00:04 web.1 pending"}},
 		{"crash loop", service(1), []*pb.WatchEvent{synced, put(task("a", 1, run)), put(task("a", 1, dead, exited(3, false))),
 			put(task("b", 1, ready, wanted(ready))), put(task("b", 1, dead, exited(137, true)))}, []string{
@@ -366,29 +357,6 @@ func TestFailureBetweenLooks(t *testing.T) {
 	tracker.Settle(start.Add(time.Second))
 	if got, left := tracker.Verdict(start.Add(time.Second)); got != Waiting || left != time.Second {
 		t.Errorf("outcome %v, %v left", got, left)
-	}
-}
-
-func TestHelp(t *testing.T) {
-	for _, test := range []struct {
-		service *pb.Service
-		task    *pb.Task
-		want    string
-	}{
-		{attached(1, "a"), task("x", 1, pending, refused), "minictl task why web.1"},
-		{attached(1, "a"), task("x", 1, fresh, full), "minictl network inspect -v --pretty a"},
-		{attached(1, "a", "b"), task("x", 1, fresh, full), "minictl network ls -o wide"},
-	} {
-		tracker := NewTracker(test.service, nodes)
-		tracker.Apply(put(test.task), start)
-		waiting := tracker.Waiting()
-		if waiting == nil {
-			t.Errorf("nothing waits: %v", test.task)
-			continue
-		}
-		if got := tracker.Help(waiting); got != test.want {
-			t.Errorf("%v: %q, want %q", test.task.Status, got, test.want)
-		}
 	}
 }
 

@@ -134,7 +134,7 @@ func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
 	if stuck(task) {
 		c.Waits = true
 		c.Repeats = t.waits[reason]
-		c.Try = t.Help(task)
+		c.Try = "minictl task why " + Ref(task)
 		t.waits[reason] = true
 	}
 	return []Change{c}
@@ -208,18 +208,6 @@ func (t *Tracker) Waiting() *pb.Task {
 		}
 	}
 	return nil
-}
-
-// Help is a command that tells more of why a task waits.
-func (t *Tracker) Help(task *pb.Task) string {
-	networks := t.service.GetSpec().GetTask().GetNetworks()
-	switch {
-	case task.GetStatus().GetState() != pb.TaskState_TASK_STATE_NEW:
-		return "minictl task why " + Ref(task)
-	case len(networks) == 1:
-		return "minictl network inspect -v --pretty " + networks[0].NetworkName
-	}
-	return "minictl network ls -o wide"
 }
 
 // Slow returns a task that is still being prepared or started and tells what it
