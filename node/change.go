@@ -73,7 +73,7 @@ func (n *Node) found(ctx context.Context, req *pb.InitRequest, f *ca.Founding) (
 	if err := n.checkAddresses(req); err != nil {
 		return nil, err
 	}
-	f.Node.Description = n.host.Describe(ctx)
+	f.Node.Description = n.describe(ctx)
 	if req.Availability != pb.NodeAvailability_NODE_AVAILABILITY_UNSPECIFIED {
 		f.Node.Spec.Availability = req.Availability
 	}
@@ -193,7 +193,7 @@ func (n *Node) join(ctx context.Context, req *pb.JoinClusterRequest) (*pb.Certif
 	}
 	cert, err := ca.Join(ctx, n.keys, ca.JoinOptions{
 		Addrs: addrs, Token: req.Token, Availability: req.Availability,
-		Description: n.host.Describe(ctx), Dial: n.host.Dial,
+		Description: n.describe(ctx), Dial: n.host.Dial,
 	})
 	if err != nil {
 		return nil, err

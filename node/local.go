@@ -53,7 +53,7 @@ func (l *local) Info(ctx context.Context, _ *pb.InfoRequest) (*pb.InfoResponse, 
 	n := l.n
 	info := &pb.InfoResponse{
 		Name: n.cfg.Name, Version: n.cfg.Version, DataDir: n.cfg.DataDir,
-		Description: n.host.Describe(ctx),
+		Description: n.describe(ctx),
 	}
 	self, ok := n.keys.Identity()
 	if !ok {

@@ -136,6 +136,9 @@ func (m *member) work(ctx context.Context) error {
 	if err := m.n.keys.Check(time.Now()); err != nil {
 		return err
 	}
+	if network := m.n.host.Network; network != nil {
+		network.Join(m.self.NodeID)
+	}
 	runtime, err := m.n.host.Runtime(m.self.NodeID)
 	if err != nil {
 		return fmt.Errorf("open container runtime: %w", err)
@@ -171,9 +174,10 @@ func (m *member) newAgent(runtime Runtime, renewer *ca.Renewer, end context.Canc
 		NodeName:  n.cfg.Name,
 		DB:        filepath.Join(n.cfg.DataDir, agentFile),
 		Runtime:   runtime,
+		Network:   n.network(),
 		Logs:      runtime,
 		Exec:      runtime,
-		Describe:  n.host.Describe,
+		Describe:  n.describe,
 		Dial:      m.dial,
 		Managers:  m.managers(),
 		OnWelcome: func(w *pb.Welcome) { m.onWelcome(w, renewer) },
@@ -217,7 +221,20 @@ func (m *member) depart() error {
 	if err != nil {
 		m.n.log.Warn("cannot remove all containers", "err", err)
 	}
+	m.disconnect()
 	return m.n.forget()
+}
+
+// disconnect takes the network away with the last task.
+func (m *member) disconnect() {
+	if m.n.host.Network == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), departTime)
+	defer cancel()
+	if err := m.n.host.Network.Destroy(ctx); err != nil {
+		m.n.log.Warn("cannot remove all of the network", "err", err)
+	}
 }
 
 func (m *member) setAgent(a *agent.Agent) {

@@ -39,6 +39,15 @@ type Runtime interface {
 	agent.Exec
 }
 
+// Network connects the tasks of a node.
+type Network interface {
+	agent.Network
+	// Join begins the membership of the node with this id.
+	Join(nodeID string)
+	// Destroy ends it: nothing of the network stays on the machine.
+	Destroy(ctx context.Context) error
+}
+
 // Host is what a node stands on: a real machine, or a simulated one.
 type Host struct {
 	// Listen opens the control port and the metrics port, ListenLocal the
@@ -49,8 +58,11 @@ type Host struct {
 	// Runtime opens the container runtime for a node of a cluster. What was
 	// opened before is done with.
 	Runtime func(nodeID string) (Runtime, error)
-	// Describe finds out what the machine is.
-	Describe func(ctx context.Context) *pb.NodeDescription
+	// Network connects the tasks of a node of a cluster; nil in simulations.
+	Network Network
+	// Describe finds out what the machine is, with the address that other nodes
+	// send the overlays' traffic to.
+	Describe func(ctx context.Context, dataPath string) *pb.NodeDescription
 	// Local answers the calls that are about the machine and not the cluster:
 	// images.
 	Local pb.LocalServer
@@ -216,6 +228,23 @@ func (n *Node) advertiseAddr() string { return n.saved().Advertise.over(n.cfg.Ad
 // advertised is the address that peers dial.
 func (n *Node) advertised() (string, error) {
 	return advertised(n.advertiseAddr(), n.listenAddr())
+}
+
+// network is the agent's, nil where there is none.
+func (n *Node) network() agent.Network {
+	if n.host.Network == nil {
+		return nil
+	}
+	return n.host.Network
+}
+
+// describe tells what this node is.
+func (n *Node) describe(ctx context.Context) *pb.NodeDescription {
+	addr, err := n.dataPathAddr()
+	if err != nil {
+		n.log.Warn("the address of the data path is not known", "err", err)
+	}
+	return n.host.Describe(ctx, addr)
 }
 
 // dataPathAddr is the IP address that other nodes send the overlays' traffic to.

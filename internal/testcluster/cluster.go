@@ -125,7 +125,7 @@ func (n *Node) host() node.Host {
 			return n.c.Net.Dial(ctx, n.ip(), addr)
 		},
 		Runtime: func(string) (node.Runtime, error) { return n.Runtime, nil },
-		Describe: func(context.Context) *pb.NodeDescription {
+		Describe: func(context.Context, string) *pb.NodeDescription {
 			return &pb.NodeDescription{
 				Hostname:  n.Name,
 				Platform:  &pb.Platform{Os: "linux", Architecture: "amd64"},

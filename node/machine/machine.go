@@ -20,7 +20,7 @@ import (
 
 	"github.com/minid/minid/agent/containerd"
 	"github.com/minid/minid/fault"
-	"github.com/minid/minid/network/bridge"
+	"github.com/minid/minid/network"
 	"github.com/minid/minid/node"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -49,12 +49,12 @@ func Run(ctx context.Context, cfg node.Config) error {
 
 // machine is what a node on this host holds open.
 type machine struct {
-	cfg    node.Config
-	log    *slog.Logger
-	locks  []*os.File
-	daemon *containerd.Daemon
-	images *containerd.Images
-	bridge *bridge.Bridge
+	cfg     node.Config
+	log     *slog.Logger
+	locks   []*os.File
+	daemon  *containerd.Daemon
+	images  *containerd.Images
+	network *network.Engine
 	// runtime is of the present membership, if there is one.
 	runtime *containerd.Runtime
 	release string
@@ -88,9 +88,11 @@ func (m *machine) open(ctx context.Context) error {
 	if m.release, err = m.images.Version(ctx); err != nil {
 		return fmt.Errorf("ask containerd at %s for its version: %w", address, err)
 	}
-	m.bridge, err = bridge.Open(bridge.Config{DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, Logger: m.log.With("room", "bridge")})
+	m.network, err = network.Open(network.Config{
+		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, Logger: m.log.With("room", "network"),
+	})
 	if err != nil {
-		return fmt.Errorf("open node-local network: %w", err)
+		return fmt.Errorf("open network: %w", err)
 	}
 	return nil
 }
@@ -143,6 +145,7 @@ func (m *machine) host() node.Host {
 			return new(net.Dialer).DialContext(ctx, "tcp", addr)
 		},
 		Runtime:    m.openRuntime,
+		Network:    m.network,
 		Describe:   m.describe,
 		Local:      &imageServer{images: m.images},
 		Background: m.background,
@@ -163,7 +166,7 @@ func (m *machine) background(ctx context.Context) error {
 	if m.daemon != nil {
 		g.Go(func() error { return m.daemon.Run(ctx) })
 	}
-	g.Go(func() error { return m.bridge.Run(ctx) })
+	g.Go(func() error { return m.network.Run(ctx) })
 	return g.Wait()
 }
 
@@ -184,7 +187,7 @@ func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 	r, err := containerd.Open(ctx, containerd.Config{
 		Address: address, NodeID: nodeID,
 		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, RegistryDir: m.cfg.RegistryConfig,
-		Network: localNetwork{m.bridge}, Images: m.images, Logger: m.log.With("room", "containerd"),
+		Network: m.network, Images: m.images, Logger: m.log.With("room", "containerd"),
 	})
 	if err != nil {
 		return nil, err
@@ -193,12 +196,15 @@ func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 	return r, nil
 }
 
-func (m *machine) describe(context.Context) *pb.NodeDescription {
+func (m *machine) describe(_ context.Context, dataPath string) *pb.NodeDescription {
 	d := containerd.DescribeHost()
 	d.Hostname = m.cfg.Name
 	d.EngineLabels = m.cfg.LabelMap()
 	d.EngineVersion = m.cfg.Version
 	d.RuntimeVersion = "containerd " + m.release
+	if err := m.network.Describe(d, dataPath); err != nil {
+		m.log.Warn("the network of this host is not known", "err", err)
+	}
 	return d
 }
 
