@@ -29,6 +29,7 @@ type assignments struct {
 // assigned is what an agent was told of one task.
 type assigned struct {
 	desired pb.TaskState
+	serving bool
 	// What it may still use, as of needs. key is empty without spec.
 	spec, files bool
 	key         specKey
@@ -61,8 +62,9 @@ func ended(t *pb.Task) bool { return t.GetStatus().GetState() > pb.TaskState_TAS
 
 // full forgets what was told and returns everything that the node must know: a
 // set and, if that is too large for one message, diffs with the rest. What the
-// agent may have begun is in the set, for it stops what is not.
-func (a *assignments) full(view store.View) (*pb.AssignmentSet, []*pb.AssignmentDiff) {
+// agent may have begun is in the set, for it stops what is not. network are the
+// index's items.
+func (a *assignments) full(view store.View, network []*pb.Assignment) (*pb.AssignmentSet, []*pb.AssignmentDiff) {
 	a.tasks = map[string]assigned{}
 	a.specs = map[specKey]int{}
 	a.secrets = map[string]int{}
@@ -70,12 +72,13 @@ func (a *assignments) full(view store.View) (*pb.AssignmentSet, []*pb.Assignment
 	a.sequence = 1
 	d := &delta{a: a, view: view}
 	d.compare(a.candidates(view))
+	d.puts = append(d.puts, network...)
 	slices.SortStableFunc(d.puts, func(x, y *pb.Assignment) int { return setOrder(x) - setOrder(y) })
 	parts := divide(d.puts, maxDiff)
 	set := &pb.AssignmentSet{Sequence: a.sequence}
 	if len(parts) > 0 {
-		set.Items = parts[0]
-		return set, a.number(parts[1:], nil)
+		set.Items, set.Rest = parts[0], uint32(len(parts)-1)
+		return set, a.number(parts[1:], nil, nil)
 	}
 	return set, nil
 }
@@ -90,10 +93,18 @@ func (a *assignments) candidates(view store.View) []string {
 }
 
 // update looks at the given tasks again and returns what the agent has to be
-// told about them: mostly one diff or none, more if it is too large.
-func (a *assignments) update(view store.View, ids []string) []*pb.AssignmentDiff {
+// told about them and about the network: mostly one diff or none, more if it is
+// too large.
+func (a *assignments) update(view store.View, ids []string, network []*change) []*pb.AssignmentDiff {
 	d := &delta{a: a, view: view}
 	d.compare(ids)
+	for _, c := range coalesce(network) {
+		if c.put != nil {
+			d.tell(c.put)
+		} else {
+			d.gone = append(d.gone, &pb.AssignmentKey{Kind: c.key.kind, Id: c.key.id})
+		}
+	}
 	return d.finish()
 }
 
@@ -104,6 +115,8 @@ type delta struct {
 	view    store.View
 	puts    []*pb.Assignment
 	removes []*pb.AssignmentKey
+	// gone are network items. They go first, for an address may be another's now.
+	gone []*pb.AssignmentKey
 	// What the tasks of this diff let go.
 	released []assigned
 }
@@ -128,9 +141,12 @@ func (d *delta) task(id string) {
 		}
 		return
 	}
-	now := assigned{desired: t.DesiredState}
+	now := assigned{desired: t.DesiredState, serving: isServing(t, isDown(d.view.Node(d.a.node)))}
 	now.spec, now.files = needs(t)
-	if known && told.desired == now.desired && told.spec == now.spec && told.files == now.files {
+	if known && ended(t) {
+		now.serving = told.serving // that it ended, the agent said itself
+	}
+	if known && told.desired == now.desired && told.serving == now.serving && told.spec == now.spec && told.files == now.files {
 		return
 	}
 	if now.spec {
@@ -145,8 +161,8 @@ func (d *delta) task(id string) {
 		d.released = append(d.released, told)
 	}
 	d.a.tasks[id] = now
-	if known && told.desired == now.desired {
-		return // that it ended, the agent said itself
+	if known && told.desired == now.desired && told.serving == now.serving {
+		return
 	}
 	d.tell(&pb.Assignment{Kind: &pb.Assignment_Task{Task: &pb.AssignedTask{
 		Id:            t.Id,
@@ -155,6 +171,8 @@ func (d *delta) task(id string) {
 		Slot:          t.Slot,
 		DesiredState:  t.DesiredState,
 		ObservedState: t.GetStatus().GetState(),
+		Addresses:     t.Addresses,
+		Serving:       now.serving,
 	}}})
 }
 
@@ -226,12 +244,12 @@ func (d *delta) finish() []*pb.AssignmentDiff {
 		}
 	}
 	slices.SortStableFunc(d.puts, func(x, y *pb.Assignment) int { return diffOrder(x) - diffOrder(y) })
-	return d.a.number(divide(d.puts, maxDiff), d.removes)
+	return d.a.number(divide(d.puts, maxDiff), d.gone, d.removes)
 }
 
-// number makes diffs of the parts; what goes, goes with the last.
-func (a *assignments) number(parts [][]*pb.Assignment, removes []*pb.AssignmentKey) []*pb.AssignmentDiff {
-	if len(parts) == 0 && len(removes) > 0 {
+// number makes diffs of the parts; what goes, goes with the first or the last.
+func (a *assignments) number(parts [][]*pb.Assignment, first, last []*pb.AssignmentKey) []*pb.AssignmentDiff {
+	if len(parts) == 0 && len(first)+len(last) > 0 {
 		parts = [][]*pb.Assignment{nil}
 	}
 	var diffs []*pb.AssignmentDiff
@@ -240,7 +258,9 @@ func (a *assignments) number(parts [][]*pb.Assignment, removes []*pb.AssignmentK
 		diffs = append(diffs, &pb.AssignmentDiff{Sequence: a.sequence, Put: part})
 	}
 	if len(diffs) > 0 {
-		diffs[len(diffs)-1].Remove = removes
+		diffs[0].Remove = first
+		end := diffs[len(diffs)-1]
+		end.Remove = slices.Concat(end.Remove, last)
 	}
 	return diffs
 }

@@ -21,22 +21,29 @@ const (
 	assignedState = pb.TaskState_TASK_STATE_ASSIGNED
 	running       = pb.TaskState_TASK_STATE_RUNNING
 	shutdown      = pb.TaskState_TASK_STATE_SHUTDOWN
+	down          = pb.NodeState_NODE_STATE_DOWN
 )
 
 // names are the items of a set or diff: task/ID=DESIRED, spec/SERVICE@VERSION,
-// secret/ID, config/ID.
+// secret/ID, config/ID; those of the network with all that is in them.
 func names(items []*pb.Assignment) []string {
 	var out []string
 	for _, i := range items {
 		switch k := i.Kind.(type) {
 		case *pb.Assignment_Task:
-			out = append(out, fmt.Sprintf("task/%s=%d", k.Task.Id, k.Task.DesiredState))
+			serving := ""
+			if k.Task.Serving {
+				serving = ",serving"
+			}
+			out = append(out, fmt.Sprintf("task/%s=%d%s", k.Task.Id, k.Task.DesiredState, serving))
 		case *pb.Assignment_Spec:
 			out = append(out, fmt.Sprintf("spec/%s@%d", k.Spec.ServiceId, k.Spec.Version))
 		case *pb.Assignment_Secret:
 			out = append(out, "secret/"+k.Secret.Id)
 		case *pb.Assignment_Config:
 			out = append(out, "config/"+k.Config.Id)
+		default:
+			out = append(out, networkName(i))
 		}
 	}
 	return out
@@ -277,7 +284,7 @@ func TestStatusesAreMergedAndAcknowledgedInOrder(t *testing.T) {
 		}
 		for _, a := range agents {
 			for want := uint64(1); want <= tasks; want++ {
-				if got := a.next().GetAck().GetNumber(); got != want {
+				if got := a.acked(); got != want {
 					t.Fatalf("ack %d on %s, want %d", got, a.node, want)
 				}
 			}
@@ -310,7 +317,7 @@ func TestStatusesSurviveRefusedWrites(t *testing.T) {
 		}
 		r.breakProposals(nil)
 		for want := uint64(1); want <= 2; want++ {
-			if got := a.next().GetAck().GetNumber(); got != want {
+			if got := a.acked(); got != want {
 				t.Fatalf("ack %d, want %d", got, want)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,8 @@ func createNode(id string, state pb.NodeState) *pb.Command {
 		Spec:   &pb.NodeSpec{Role: pb.NodeRole_NODE_ROLE_WORKER, Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
 		Role:   pb.NodeRole_NODE_ROLE_WORKER,
 		Status: &pb.NodeStatus{State: state, Addr: "bufconn"},
+		// As its agent will say.
+		Description: &pb.NodeDescription{Hostname: id},
 	}}}}
 }
 
@@ -258,7 +261,17 @@ func (a *agent) next() *pb.ManagerMessage {
 	}
 }
 
-// greeted takes the welcome and the full set.
+// acked skips diffs and returns the number of the next ack.
+func (a *agent) acked() uint64 {
+	a.r.t.Helper()
+	m := a.next()
+	for m.GetDiff() != nil {
+		m = a.next()
+	}
+	return m.GetAck().GetNumber()
+}
+
+// greeted takes the welcome and the full set, and leaves the peers out of it.
 func (a *agent) greeted() *pb.AssignmentSet {
 	a.r.t.Helper()
 	if m := a.next(); m.GetWelcome() == nil {
@@ -268,7 +281,9 @@ func (a *agent) greeted() *pb.AssignmentSet {
 	if m.GetAssignments() == nil {
 		a.r.t.Fatalf("second message is %v, want assignments", m)
 	}
-	return m.GetAssignments()
+	set := m.GetAssignments()
+	set.Items = slices.DeleteFunc(set.Items, func(i *pb.Assignment) bool { return i.GetPeer() != nil })
+	return set
 }
 
 // end reads until the session ends and returns why.

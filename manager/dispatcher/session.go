@@ -52,7 +52,10 @@ type session struct {
 type notes struct {
 	tasks []string // may repeat itself
 	// Look at all of the node's tasks.
-	all      bool
+	all bool
+	// items of the network; once there are most of them, they are coalesced.
+	items    []*change
+	most     int
 	welcome  bool
 	acks     []uint64
 	attaches []*pb.Attach
@@ -93,6 +96,20 @@ func (s *session) dirtyTask(id string) {
 	s.note(func(n *notes) {
 		if n.tasks = append(n.tasks, id); len(n.tasks) > maxDirty {
 			n.tasks, n.all = nil, true
+		}
+	})
+}
+
+// dirtyTasks has all of the node's tasks looked at.
+func (s *session) dirtyTasks() { s.note(func(n *notes) { n.tasks, n.all = nil, true }) }
+
+// hear takes changes of network items. An agent that is slow to take them is
+// kept as many as there are items, twice over.
+func (s *session) hear(changes []*change) {
+	s.note(func(n *notes) {
+		if n.items = append(n.items, changes...); len(n.items) > max(n.most, maxDirty) {
+			n.items = coalesce(n.items)
+			n.most = 2 * len(n.items)
 		}
 	})
 }
@@ -287,11 +304,11 @@ func (w *writer) transmit(m *pb.ManagerMessage) error {
 // greet sends the welcome and the full assignment set. The session is already
 // known to the router, so nothing falls between the view and the first change.
 func (w *writer) greet(t *term) error {
-	view := t.cfg.State.View()
-	if err := w.sendWelcome(t, view); err != nil {
+	if err := w.sendWelcome(t); err != nil {
 		return err
 	}
-	set, rest := w.told.full(view)
+	view, items := t.begin(w.s)
+	set, rest := w.told.full(view, items)
 	if err := w.transmit(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Assignments{Assignments: set}}); err != nil {
 		return err
 	}
@@ -309,17 +326,16 @@ func (w *writer) sendDiffs(diffs []*pb.AssignmentDiff) error {
 
 // flush acts on the notes that were left since the last time.
 func (w *writer) flush(t *term) error {
-	n := w.s.take()
-	view := t.cfg.State.View()
+	n, view := t.take(w.s)
 	if n.welcome {
-		if err := w.sendWelcome(t, view); err != nil {
+		if err := w.sendWelcome(t); err != nil {
 			return err
 		}
 	}
 	if n.all {
 		n.tasks = w.told.candidates(view)
 	}
-	if err := w.sendDiffs(w.told.update(view, n.tasks)); err != nil {
+	if err := w.sendDiffs(w.told.update(view, n.tasks, n.items)); err != nil {
 		return err
 	}
 	for _, number := range n.acks {
@@ -337,11 +353,11 @@ func (w *writer) flush(t *term) error {
 }
 
 // sendWelcome sends the welcome unless the agent has the same already.
-func (w *writer) sendWelcome(t *term, view store.View) error {
+func (w *writer) sendWelcome(t *term) error {
 	t.mu.RLock()
 	managers := t.managers
 	t.mu.RUnlock()
-	welcome := welcomeFor(view, w.s.node, managers)
+	welcome := welcomeFor(t.cfg.State.View(), w.s.node, managers)
 	if proto.Equal(welcome, w.welcome) {
 		return nil
 	}

@@ -42,14 +42,24 @@ type term struct {
 	admitted admission
 	managers []*pb.ManagerPeer
 
+	// index changes under its lock together with the sessions' notes about it,
+	// so that who reads both sees one moment. It is taken before mu.
+	indexMu sync.RWMutex
+	index   *index
+
 	attachMu sync.Mutex
 	attaches map[string]*waiter
+}
+
+// watched are the kinds that sessions and network items come from.
+var watched = []pb.Kind{
+	pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER, pb.Kind_KIND_SERVICE, pb.Kind_KIND_NETWORK,
 }
 
 // newTerm gives every node that was ready a period of grace, in memory only: a
 // change of leaders writes nothing to the log.
 func newTerm(cfg *Config) (*term, *store.Watch) {
-	view, watch := cfg.State.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER)
+	view, watch := cfg.State.ViewAndWatch(watched...)
 	t := &term{
 		cfg:      cfg,
 		log:      cfg.Logger,
@@ -59,7 +69,9 @@ func newTerm(cfg *Config) (*term, *store.Watch) {
 		admitted: admission{},
 		managers: cfg.Managers(),
 		attaches: map[string]*waiter{},
+		index:    newIndex(),
 	}
+	t.reindex(view)
 	t.reporter = newReporter(cfg)
 	period := heartbeatPeriod(view.Cluster())
 	t.period.Store(int64(period))
@@ -266,8 +278,9 @@ func (t *term) route(ctx context.Context, watch *store.Watch) error {
 
 // resync starts over after changes were missed.
 func (t *term) resync() *store.Watch {
-	view, watch := t.cfg.State.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER)
+	view, watch := t.cfg.State.ViewAndWatch(watched...)
 	t.period.Store(int64(heartbeatPeriod(view.Cluster())))
+	t.reindex(view)
 	t.everySession(func(s *session) {
 		if view.Node(s.node) == nil {
 			s.end(removedError(s.node))
@@ -279,38 +292,92 @@ func (t *term) resync() *store.Watch {
 	return watch
 }
 
+// deliver works with the newest view, which may be ahead of the changes: what it
+// is ahead by is looked at once more when it comes.
 func (t *term) deliver(changes []store.Change) {
+	t.indexMu.Lock()
+	defer t.indexMu.Unlock()
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	var d stale
 	for i := range changes {
 		c := &changes[i]
 		switch c.Kind {
 		case pb.Kind_KIND_TASK:
-			t.deliverTask(c)
+			if t.deliverTask(c) {
+				d.tasks = append(d.tasks, c.ID)
+			}
 		case pb.Kind_KIND_NODE:
 			t.deliverNode(c)
+			d.nodes = append(d.nodes, c.ID)
 		case pb.Kind_KIND_CLUSTER:
 			t.deliverCluster(c)
+			d.cluster = true
+		case pb.Kind_KIND_SERVICE:
+			d.services = append(d.services, c.ID)
+		case pb.Kind_KIND_NETWORK:
+			d.networks = append(d.networks, c.ID)
 		}
 	}
+	t.index.update(t.cfg.State.View(), d)
+	t.publish()
+}
+
+// reindex compares the whole index with a view.
+func (t *term) reindex(view store.View) {
+	t.indexMu.Lock()
+	defer t.indexMu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	t.index.update(view, t.index.everything(view))
+	t.publish()
+}
+
+// publish tells the sessions what the index found. The caller holds both locks.
+func (t *term) publish() {
+	t.index.publish(func(node string, changes []*change) {
+		if s := t.sessions[node]; s != nil {
+			s.hear(changes)
+		}
+	}, func(changes []*change) {
+		for _, s := range t.sessions {
+			s.hear(changes)
+		}
+	})
+}
+
+// begin returns all that a session's agent has to know of the network, and the
+// view to go with it; changes up to there are no news.
+func (t *term) begin(s *session) (store.View, []*pb.Assignment) {
+	t.indexMu.RLock()
+	defer t.indexMu.RUnlock()
+	s.note(func(n *notes) { n.items = nil })
+	return t.index.view, t.index.snapshot(s.node)
+}
+
+// take empties a session's notes and returns the view that they are about.
+func (t *term) take(s *session) (notes, store.View) {
+	t.indexMu.RLock()
+	defer t.indexMu.RUnlock()
+	return s.take(), t.index.view
 }
 
 // deliverTask finds the node of a task; a task never moves, so one is enough.
-// What the agent itself reported is no news to it.
-func (t *term) deliverTask(c *store.Change) {
+// What the agent itself reported is no news to it. It tells whether others have
+// to hear of the task, too.
+func (t *term) deliverTask(c *store.Change) bool {
 	before, _ := c.Old.(*pb.Task)
 	after, _ := c.New.(*pb.Task)
 	node := before.GetNodeId()
 	if after != nil {
 		node = after.NodeId
 	}
-	s := t.sessions[node]
-	if s == nil {
-		return
-	}
-	if ended(before) != ended(after) || before.GetDesiredState() != after.GetDesiredState() || assignable(before, node) != assignable(after, node) {
+	others := ended(before) != ended(after) || assignable(before, node) != assignable(after, node) ||
+		isServing(before, false) != isServing(after, false)
+	if s := t.sessions[node]; s != nil && (others || before.GetDesiredState() != after.GetDesiredState()) {
 		s.dirtyTask(c.ID)
 	}
+	return others
 }
 
 // deliverNode ends the session of a removed node, repeats a report that was
@@ -326,6 +393,9 @@ func (t *term) deliverNode(c *store.Change) {
 		return
 	}
 	s.dirtyWelcome()
+	if before, _ := c.Old.(*pb.Node); isDown(before) != isDown(node) {
+		s.dirtyTasks()
+	}
 	if node.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY {
 		s.dirtyNode()
 		t.reporter.add(s)

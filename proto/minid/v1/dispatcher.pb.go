@@ -727,9 +727,12 @@ func (x *StatusAck) GetNumber() uint64 {
 // AssignmentSet is all that a node has to know: its tasks, and the specs,
 // secrets and configs that these use.
 type AssignmentSet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Items         []*Assignment          `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Items    []*Assignment          `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// How many of the diffs that follow are the rest of it, when it is too large
+	// for one message.
+	Rest          uint32 `protobuf:"varint,3,opt,name=rest,proto3" json:"rest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +779,13 @@ func (x *AssignmentSet) GetItems() []*Assignment {
 		return x.Items
 	}
 	return nil
+}
+
+func (x *AssignmentSet) GetRest() uint32 {
+	if x != nil {
+		return x.Rest
+	}
+	return 0
 }
 
 // AssignmentDiff follows on the set or diff with sequence-1; after a gap the
@@ -2502,10 +2512,11 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\"#\n" +
 	"\tStatusAck\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x04R\x06number\"W\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\"k\n" +
 	"\rAssignmentSet\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12*\n" +
-	"\x05items\x18\x02 \x03(\v2\x14.minid.v1.AssignmentR\x05items\"\x85\x01\n" +
+	"\x05items\x18\x02 \x03(\v2\x14.minid.v1.AssignmentR\x05items\x12\x12\n" +
+	"\x04rest\x18\x03 \x01(\rR\x04rest\"\x85\x01\n" +
 	"\x0eAssignmentDiff\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12&\n" +
 	"\x03put\x18\x02 \x03(\v2\x14.minid.v1.AssignmentR\x03put\x12/\n" +
