@@ -171,8 +171,7 @@ func (l Link) sysctls() map[string]string {
 	if !slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		return map[string]string{"disable_ipv6": "1"}
 	}
-	// A task tells at once that an address is now its own.
-	return map[string]string{"disable_ipv6": "0", "accept_ra": "0", "ndisc_notify": "1"}
+	return map[string]string{"disable_ipv6": "0", "accept_ra": "0"}
 }
 
 // isConfigured reports whether the task's end is there as configure left it.

@@ -158,10 +158,11 @@ func (o *Overlay) Plug(l Link) error {
 	if err != nil && !isGone(err) {
 		return fmt.Errorf("find link of task %s: %w", l.Task, err)
 	}
+	var told error
 	if err != nil {
-		have = nil
+		have, told = nil, s.announce(l.announced()) // before the task itself could hear it
 	}
-	return errors.Join(s.plug(l, have), s.programAll(touched))
+	return errors.Join(told, s.plug(l, have), s.programAll(touched))
 }
 
 // Unplug disconnects a task from all its networks. Its namespace may be gone.
@@ -197,7 +198,7 @@ func (o *Overlay) Change(network string, put map[string]Remote, remove []string)
 	if s.handle == nil {
 		return fault.New(fault.State, "change network %s: it is not set up on this node", network)
 	}
-	return s.programAll(touched)
+	return errors.Join(s.programAll(touched), s.announce(s.announced(put)))
 }
 
 func (s *segment) programAll(addrs []netip.Addr) error {

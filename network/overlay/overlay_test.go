@@ -134,6 +134,24 @@ func TestTaskMoves(t *testing.T) {
 	h1.mustBeIntact()
 }
 
+// TestReusedIPv6Address: its hardware address follows from the other address, so
+// the tasks' caches are wrong when a new task has it.
+func TestReusedIPv6Address(t *testing.T) {
+	s := newStage(t)
+	h1, h2, h3 := s.hosts[0], s.hosts[1], s.hosts[2]
+	mustReach(t, h1.task("a1"), "fd00::3")
+	mustReach(t, h3.task("a3"), "fd00::3")
+	h2.run(func() error { return h2.Unplug("a2") })
+	h3.run(func() error { return h3.Plug(h3.link("new", "web", 1, "10.0.0.50/24", "fd00::3/64")) })
+	serve(t, h3.task("new"))
+	h1.run(func() error {
+		return h1.Change("web", map[string]Remote{"new": h3.remote("10.0.0.50", "fd00::3")}, []string{"a2"})
+	})
+	h3.run(func() error { return h3.Change("web", nil, []string{"a2"}) })
+	mustReach(t, h1.task("a1"), "fd00::3", "10.0.0.50")
+	mustReach(t, h3.task("a3"), "fd00::3", "10.0.0.50")
+}
+
 func TestRepair(t *testing.T) {
 	s := newStage(t)
 	h := s.hosts[0]
