@@ -21,13 +21,17 @@ type Founding struct {
 	Cluster *pb.Cluster
 	// Node goes into CreateNode, once its description is filled in.
 	Node *pb.Node
+	// Network goes into CreateNetwork: the routing mesh's, which gets its subnet
+	// from the allocator.
+	Network *pb.CreateNetwork
 	// Material goes into the first node's Keystore.
 	Material Material
 	Root     *Root
 }
 
 // DefaultSpec returns the settings of a cluster for which nothing was chosen;
-// those of Swarm, but for the heartbeat (Swarm: 5 s).
+// those of Swarm, but for the heartbeat (Swarm: 5 s) and the length of subnets
+// (Swarm: 24, which 250 tasks fill).
 func DefaultSpec() *pb.ClusterSpec {
 	return &pb.ClusterSpec{
 		Name:             ClusterName,
@@ -35,6 +39,10 @@ func DefaultSpec() *pb.ClusterSpec {
 		TaskHistoryLimit: 5,
 		SnapshotInterval: 10_000,
 		CertExpiry:       durationpb.New(90 * 24 * time.Hour),
+
+		DefaultAddressPools: []string{"10.0.0.0/8"},
+		SubnetMaskLength:    20,
+		DataPathPort:        4789,
 	}
 }
 
@@ -42,7 +50,13 @@ func DefaultSpec() *pb.ClusterSpec {
 // its default; spec may be nil.
 func Bootstrap(spec *pb.ClusterSpec, now time.Time) (*Founding, error) {
 	full := DefaultSpec()
+	if len(spec.GetDefaultAddressPools()) > 0 {
+		full.DefaultAddressPools = nil // Merge would add to them
+	}
 	proto.Merge(full, spec)
+	if err := checkPools(full); err != nil {
+		return nil, err
+	}
 	if full.CertExpiry.AsDuration() < minExpiry {
 		return nil, fault.New(fault.Invalid, "bad certificate expiry %v: it must be at least %v", full.CertExpiry.AsDuration(), minExpiry)
 	}
@@ -74,5 +88,8 @@ func Bootstrap(spec *pb.ClusterSpec, now time.Time) (*Founding, error) {
 			Role:   manager,
 			Status: &pb.NodeStatus{State: pb.NodeState_NODE_STATE_UNKNOWN, Message: "its agent has not reported yet", Since: timestamppb.New(now)},
 		},
+		Network: &pb.CreateNetwork{Id: id.New(), Spec: &pb.NetworkSpec{
+			Name: "ingress", Driver: pb.NetworkSpec_DRIVER_OVERLAY, Ingress: true,
+		}},
 	}, nil
 }

@@ -14,6 +14,7 @@ package manager
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,6 +28,7 @@ import (
 	"github.com/minid/minid/ca"
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/internal/id"
+	"github.com/minid/minid/manager/allocator"
 	"github.com/minid/minid/manager/controlapi"
 	"github.com/minid/minid/manager/dispatcher"
 	"github.com/minid/minid/manager/orchestrator"
@@ -192,6 +194,9 @@ func (m *Manager) lead(ctx context.Context) error {
 		return orchestrator.New(orchestrator.Config{State: m.state, Propose: propose, NewID: id.New, Logger: room("orchestrator")}).Run(ctx)
 	})
 	g.Go(func() error {
+		return allocator.New(allocator.Config{State: m.state, Propose: propose, Random: random, Logger: room("allocator")}).Run(ctx)
+	})
+	g.Go(func() error {
 		return placement.New(placement.Config{State: m.state, Propose: propose, Logger: room("placement")}).Run(ctx)
 	})
 	g.Go(func() error {
@@ -206,6 +211,9 @@ func (m *Manager) lead(ctx context.Context) error {
 	}
 	return err
 }
+
+// random never fails: crypto/rand panics by itself.
+func random(b []byte) { _, _ = rand.Read(b) }
 
 // found proposes the first entries of a new cluster.
 func (m *Manager) found(ctx context.Context) error {

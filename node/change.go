@@ -80,6 +80,7 @@ func (n *Node) found(ctx context.Context, req *pb.InitRequest, f *ca.Founding) (
 	entry, err := proto.Marshal(&pb.Entry{Commands: []*pb.Command{
 		{Kind: &pb.Command_CreateCluster{CreateCluster: &pb.CreateCluster{Cluster: f.Cluster}}},
 		{Kind: &pb.Command_CreateNode{CreateNode: &pb.CreateNode{Node: f.Node}}},
+		{Kind: &pb.Command_CreateNetwork{CreateNetwork: f.Network}},
 	}})
 	if err != nil {
 		return nil, err

@@ -93,9 +93,12 @@ func (tx *txn) allocateTasks(c *pb.AllocateTasks) error {
 	return nil
 }
 
+// Waiting is the message of a task that gets no addresses because of a problem.
+func Waiting(problem string) string { return "waiting: " + problem }
+
 // explainNew says why a task gets no addresses; state and time stay.
 func (tx *txn) explainNew(old *pb.Task, problem string) {
-	message := "waiting: " + problem
+	message := Waiting(problem)
 	if old.Status.GetMessage() == message {
 		return
 	}

@@ -97,8 +97,9 @@ func compareUsers(a, b userKey) int {
 	return cmp.Or(strings.Compare(a.network, b.network), strings.Compare(a.service, b.service))
 }
 
-// taskAddresses are the addresses that a task holds: until it has ended.
-func taskAddresses(t *pb.Task) []*pb.TaskAddress {
+// TaskAddresses are the addresses that a task holds: until it has ended. The
+// task may be nil.
+func TaskAddresses(t *pb.Task) []*pb.TaskAddress {
 	if t == nil || t.GetStatus().GetState() > pb.TaskState_TASK_STATE_RUNNING {
 		return nil
 	}
@@ -108,7 +109,7 @@ func taskAddresses(t *pb.Task) []*pb.TaskAddress {
 // claimTask moves what a task holds from its old form to its new one. Most
 // changes of a task leave its addresses alone.
 func (tx *txn) claimTask(old, t *pb.Task) {
-	had, has := taskAddresses(old), taskAddresses(t)
+	had, has := TaskAddresses(old), TaskAddresses(t)
 	if len(had) == 0 && len(has) == 0 || len(had) == len(has) && &had[0] == &has[0] {
 		return
 	}
