@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/internal/id"
+	"github.com/minid/minid/manager/allocator"
 	"github.com/minid/minid/manager/controlapi"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/rpc"
@@ -33,8 +35,8 @@ var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
 func testNow() time.Time { return epoch.Add(2 * time.Minute) }
 
-// cluster is the real control API over a real store, with a robot in place of
-// orchestrator, allocator, placement and agents, on a unix socket.
+// cluster is the real control API and allocator over a real store, with a robot
+// in place of orchestrator, placement and agents, on a unix socket.
 type cluster struct {
 	state *store.State
 	host  string
@@ -70,6 +72,7 @@ func newCluster(t testing.TB) *cluster {
 	var wg sync.WaitGroup
 	wg.Go(func() { server.Serve(ln) })
 	wg.Go(func() { c.robot(ctx) })
+	wg.Go(func() { c.allocator().Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		server.Stop()
@@ -103,7 +106,7 @@ func (s controlServer) ListNodes(ctx context.Context, req *pb.ListRequest) (*pb.
 
 func (c *cluster) seed(t testing.TB) {
 	snap := &pb.Snapshot{Index: 1, Objects: []*pb.Object{{Kind: &pb.Object_Cluster{Cluster: &pb.Cluster{Id: "clusterid0000000000000001", Meta: meta(1),
-		Spec: &pb.ClusterSpec{Name: "default", TaskHistoryLimit: 5}, RootCaCert: []byte("-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n"),
+		Spec: &pb.ClusterSpec{Name: "default", TaskHistoryLimit: 5, DefaultAddressPools: []string{"10.0.0.0/8"}, SubnetMaskLength: 20}, RootCaCert: []byte("-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n"),
 		JoinTokens: &pb.JoinTokens{Worker: "MNTKN-1-ca-worker", Manager: "MNTKN-1-ca-manager"}}}}}}
 	for i := 1; i <= 3; i++ {
 		n := &pb.Node{Id: nodeID(i), Meta: meta(1), Spec: &pb.NodeSpec{Role: pb.NodeRole_NODE_ROLE_WORKER, Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
@@ -154,9 +157,13 @@ func (c *cluster) managers() map[string]*pb.ManagerStatus {
 	return map[string]*pb.ManagerStatus{nodeID(1): {Leader: true, Reachable: true, Addr: "10.0.0.1:2377"}}
 }
 
+func (c *cluster) allocator() *allocator.Allocator {
+	return allocator.New(allocator.Config{State: c.state, Propose: c.propose, Random: func(b []byte) { rand.Read(b) }, Logger: slog.New(slog.DiscardHandler)})
+}
+
 // robot brings tasks to where they should be, on every change.
 func (c *cluster) robot(ctx context.Context) {
-	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NETWORK)
+	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
 	defer w.Close()
 	for {
 		if _, err := w.Next(ctx); err != nil {
@@ -165,7 +172,6 @@ func (c *cluster) robot(ctx context.Context) {
 		if c.stopped.Load() {
 			continue
 		}
-		c.allocate(ctx)
 		view := c.state.View()
 		for s := range view.Services() {
 			if cmds := moves(view, s); len(cmds) > 0 {

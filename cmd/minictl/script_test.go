@@ -4,18 +4,25 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// patience bounds the wait for what managers do in their own time.
+const patience = 10 * time.Second
 
 // TestScripts runs the stories in testdata/script, each against a cluster of
 // its own.
 //
 //	minictl ARGS...        runs it, like exec
 //	exits CODE ARGS...     expects an exit code
+//	eventually RE ARGS...  runs it until its output matches
 //	pipe FILE ARGS...      runs it with a file as its input
 //	interrupted ARGS...    runs it as if Ctrl-C came at once
 //	asked TEXT             what init or join was told of the network
@@ -40,6 +47,20 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				if code := runScript(ts, context.Background(), "", args[1:]); code != want {
 					ts.Fatalf("exit code %d, expected %d", code, want)
+				}
+			},
+			"eventually": func(ts *testscript.TestScript, _ bool, args []string) {
+				wanted, deadline := regexp.MustCompile(args[0]), time.Now().Add(patience)
+				for {
+					var out bytes.Buffer
+					code := run(slices.Clone(args[1:]), strings.NewReader(""), &out, io.Discard, ts.Getenv)
+					if wanted.Match(out.Bytes()) {
+						return
+					}
+					if time.Now().After(deadline) {
+						ts.Fatalf("exit code %d and never %s in:\n%s", code, args[0], out.String())
+					}
+					time.Sleep(10 * time.Millisecond)
 				}
 			},
 			"pipe": func(ts *testscript.TestScript, neg bool, args []string) {
