@@ -35,7 +35,7 @@ func respond(q *wire.Msg, t *Task, zs zones, turn uint64) (reply *wire.Msg, forw
 	case known:
 		reply.Authoritative = true
 		reply.Answer = f.answer
-		reply.Extra = append(f.extra, reply.Extra...) // no more than a hint: OPT stays last
+		reply.Extra = append(f.extra, reply.Extra...)
 	case absent:
 		reply.Authoritative = true
 		reply.Rcode = wire.RcodeNameError
@@ -74,9 +74,9 @@ func setEDNS(reply, q *wire.Msg) {
 	}
 }
 
-// mayForward tells whether a question may leave the cluster. A single label stays
-// when the task's resolver will try it with search domains, or did: to such a
-// task, single labels are the cluster's.
+// mayForward tells whether a question may leave the cluster. With the option
+// ndots, a task's resolver completes single labels with search domains, so one
+// that comes as it is means the cluster's names only (as Docker has it).
 func (t *Task) mayForward(q wire.Question) bool {
 	if t.Internal {
 		return false

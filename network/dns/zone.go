@@ -26,13 +26,12 @@ func (x index[K]) add(key K, s *service) {
 	list := x[key]
 	i, found := slices.BinarySearchFunc(list, s.ID, func(o *service, id string) int { return strings.Compare(o.ID, id) })
 	if !found {
-		// A new list: a reader of the old one is not disturbed.
-		x[key] = slices.Insert(slices.Clip(list), i, s)
+		x[key] = slices.Insert(list, i, s)
 	}
 }
 
 func (x index[K]) remove(key K, s *service) {
-	rest := slices.DeleteFunc(slices.Clone(x[key]), func(o *service) bool { return o == s })
+	rest := slices.DeleteFunc(x[key], func(o *service) bool { return o == s })
 	if len(rest) == 0 {
 		delete(x, key)
 		return
