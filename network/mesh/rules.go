@@ -88,7 +88,7 @@ func (g group) chain() chain {
 		loadPort(unix.NFT_REG32_00), []expr.Any{
 			&expr.Numgen{Register: unix.NFT_REG32_02, Modulus: uint32(g.count), Type: unix.NFT_NG_RANDOM},
 			&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: g.slots.String()},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: unix.NFT_REG32_01},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: unix.NFT_REG32_01, Specified: true},
 		},
 	))...)
 	return c
