@@ -22,8 +22,18 @@ type assignments struct {
 	specs    map[string]*pb.AssignedSpec
 	secrets  map[string]*pb.Secret
 	configs  map[string]*pb.Config
+	// network are all other items, which are the network's alone.
+	network map[itemKey]*pb.Assignment
+	// rest is how many diffs of a full set are still to come.
+	rest uint32
 	// withheld are the specs whose pull credentials were left out on disk.
 	withheld map[string]bool
+}
+
+// itemKey names an item as AssignmentKey does.
+type itemKey struct {
+	kind pb.ItemKind
+	id   string
 }
 
 func newAssignments() assignments {
@@ -32,6 +42,7 @@ func newAssignments() assignments {
 		specs:    map[string]*pb.AssignedSpec{},
 		secrets:  map[string]*pb.Secret{},
 		configs:  map[string]*pb.Config{},
+		network:  map[itemKey]*pb.Assignment{},
 		withheld: map[string]bool{},
 	}
 }
@@ -39,7 +50,7 @@ func newAssignments() assignments {
 // newSet makes assignments of a full set.
 func newSet(set *pb.AssignmentSet) assignments {
 	a := newAssignments()
-	a.sequence = set.GetSequence()
+	a.sequence, a.rest = set.GetSequence(), set.GetRest()
 	for _, item := range set.GetItems() {
 		a.put(item)
 	}
@@ -52,6 +63,9 @@ func (a *assignments) apply(diff *pb.AssignmentDiff) error {
 		return fmt.Errorf("%w: %d after %d", errGap, diff.GetSequence(), a.sequence)
 	}
 	a.sequence = diff.GetSequence()
+	if a.rest > 0 {
+		a.rest--
+	}
 	for _, key := range diff.GetRemove() {
 		a.remove(key)
 	}
@@ -73,6 +87,10 @@ func (a *assignments) put(item *pb.Assignment) {
 		a.secrets[item.GetSecret().GetId()] = item.GetSecret()
 	case item.GetConfig() != nil:
 		a.configs[item.GetConfig().GetId()] = item.GetConfig()
+	default:
+		if key, ok := networkKey(item); ok {
+			a.network[key] = item
+		}
 	}
 }
 
@@ -86,7 +104,60 @@ func (a *assignments) remove(key *pb.AssignmentKey) {
 		delete(a.secrets, key.GetId())
 	case pb.ItemKind_ITEM_KIND_CONFIG:
 		delete(a.configs, key.GetId())
+	default:
+		delete(a.network, itemKey{key.GetKind(), key.GetId()})
 	}
+}
+
+// networkKey names an item that is the network's alone; others are not.
+func networkKey(item *pb.Assignment) (key itemKey, ok bool) {
+	switch k := item.GetKind().(type) {
+	case *pb.Assignment_Network:
+		return itemKey{pb.ItemKind_ITEM_KIND_NETWORK, k.Network.GetId()}, true
+	case *pb.Assignment_Service:
+		return itemKey{pb.ItemKind_ITEM_KIND_SERVICE, k.Service.GetServiceId() + "@" + k.Service.GetNetworkId()}, true
+	case *pb.Assignment_Endpoint:
+		return itemKey{pb.ItemKind_ITEM_KIND_ENDPOINT, k.Endpoint.GetTaskId() + "@" + k.Endpoint.GetNetworkId()}, true
+	case *pb.Assignment_Peer:
+		return itemKey{pb.ItemKind_ITEM_KIND_PEER, k.Peer.GetNodeId()}, true
+	case *pb.Assignment_Published:
+		return itemKey{pb.ItemKind_ITEM_KIND_PUBLISHED, k.Published.GetServiceId()}, true
+	case *pb.Assignment_Backend:
+		return itemKey{pb.ItemKind_ITEM_KIND_BACKEND, k.Backend.GetServiceId() + "@" + k.Backend.GetNodeId()}, true
+	case *pb.Assignment_Keys:
+		return itemKey{kind: pb.ItemKind_ITEM_KIND_KEYS}, true
+	}
+	return itemKey{}, false
+}
+
+// forNetwork are the items of a diff that the network hears of: its own and the
+// tasks.
+func forNetwork(diff *pb.AssignmentDiff) (put []*pb.Assignment, remove []*pb.AssignmentKey) {
+	for _, item := range diff.GetPut() {
+		if _, own := networkKey(item); own || item.GetTask() != nil {
+			put = append(put, item)
+		}
+	}
+	for _, key := range diff.GetRemove() {
+		switch key.GetKind() {
+		case pb.ItemKind_ITEM_KIND_SPEC, pb.ItemKind_ITEM_KIND_SECRET, pb.ItemKind_ITEM_KIND_CONFIG:
+		default:
+			remove = append(remove, key)
+		}
+	}
+	return put, remove
+}
+
+// allForNetwork are all of them.
+func (a *assignments) allForNetwork() []*pb.Assignment {
+	items := make([]*pb.Assignment, 0, len(a.tasks)+len(a.network))
+	for _, t := range a.tasks {
+		items = append(items, &pb.Assignment{Kind: &pb.Assignment_Task{Task: t}})
+	}
+	for _, item := range a.network {
+		items = append(items, item)
+	}
+	return items
 }
 
 // spec of a task, nil when the managers did not send it.

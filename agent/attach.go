@@ -74,13 +74,15 @@ func (a *attaches) serve(ctx context.Context, req *pb.Attach, c *attach, in *exe
 	case a.slots <- struct{}{}:
 		defer func() { <-a.slots }()
 	default:
-		return fault.New(fault.Unavailable, "node %s: %d logs and execs are open already", a.cfg.NodeName, maxAttaches)
+		return fault.New(fault.Unavailable, "node %s: %d logs, execs and probes are open already", a.cfg.NodeName, maxAttaches)
 	}
 	switch {
 	case req.GetLogs() != nil:
 		return a.cfg.Logs.Logs(ctx, req.GetLogs().GetTaskId(), req.GetLogs(), c.emit)
 	case req.GetExec() != nil:
 		return a.exec(ctx, req.GetExec(), c, in)
+	case req.GetProbe() != nil && a.cfg.Network != nil:
+		return a.cfg.Network.Probe(ctx, req.GetProbe(), c.probed)
 	default:
 		return fault.New(fault.Invalid, "node %s: does not know this kind of attach", a.cfg.NodeName)
 	}
@@ -124,6 +126,10 @@ func (c *attach) send(m *pb.AttachUp) error {
 
 func (c *attach) emit(b *pb.LogBatch) error {
 	return c.send(&pb.AttachUp{Kind: &pb.AttachUp_Logs{Logs: b}})
+}
+
+func (c *attach) probed(r *pb.ProbeResult) error {
+	return c.send(&pb.AttachUp{Kind: &pb.AttachUp_Probe{Probe: r}})
 }
 
 func (c *attach) output(out *pb.ExecOutput) error {

@@ -12,8 +12,8 @@ import (
 )
 
 // disk is the local state: what a node needs to go on with its tasks when it
-// starts and no manager is in reach. Secrets and registry credentials are never
-// on it.
+// starts and no manager is in reach. Secrets, registry credentials and the
+// networks' shared keys are never on it.
 type disk struct{ db *bbolt.DB }
 
 // The buckets, each by id; withheld marks specs that had credentials.
@@ -22,6 +22,7 @@ var (
 	bucketSpecs    = []byte("specs")
 	bucketWithheld = []byte("withheld")
 	bucketConfigs  = []byte("configs")
+	bucketNetwork  = []byte("network") // by diskKey
 	bucketStatuses = []byte("statuses")
 	bucketManagers = []byte("managers")
 )
@@ -44,7 +45,7 @@ func openDisk(path string) (*disk, error) {
 		return nil, fmt.Errorf("open local state %s: %w", path, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs, bucketStatuses, bucketManagers} {
+		for _, name := range [][]byte{bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs, bucketNetwork, bucketStatuses, bucketManagers} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -80,6 +81,7 @@ func (d *disk) load() (saved, error) {
 			each(tx, bucketTasks, func(id string, t *pb.AssignedTask) { s.assignments.tasks[id] = t }),
 			each(tx, bucketSpecs, func(id string, v *pb.AssignedSpec) { s.assignments.specs[id] = v }),
 			each(tx, bucketConfigs, func(id string, c *pb.Config) { s.assignments.configs[id] = c }),
+			each(tx, bucketNetwork, func(_ string, item *pb.Assignment) { s.assignments.put(item) }),
 			each(tx, bucketStatuses, func(id string, st *pb.TaskStatus) { s.statuses[id] = st }),
 			tx.Bucket(bucketWithheld).ForEach(func(id, _ []byte) error {
 				s.assignments.withheld[string(id)] = true
@@ -105,19 +107,52 @@ func each[T any, M interface {
 	})
 }
 
-// saveSet replaces the assignments.
+// saveSet replaces the assignments. The network's are added, as long as the rest
+// of the set is still to come.
 func (d *disk) saveSet(set *pb.AssignmentSet) error {
 	return d.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs} {
-			if err := tx.DeleteBucket(name); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
+		old := [][]byte{bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs}
+		if set.GetRest() == 0 {
+			old = append(old, bucketNetwork)
+		}
+		if err := empty(tx, old...); err != nil {
+			return err
 		}
 		return putAll(tx, set.GetItems())
 	})
+}
+
+func empty(tx *bbolt.Tx, buckets ...[]byte) error {
+	for _, name := range buckets {
+		if err := tx.DeleteBucket(name); err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveNetwork replaces the network's items.
+func (d *disk) saveNetwork(items map[itemKey]*pb.Assignment) error {
+	return d.db.Update(func(tx *bbolt.Tx) error {
+		err := empty(tx, bucketNetwork)
+		for key, item := range items {
+			err = errors.Join(err, putNetwork(tx, key, item))
+		}
+		return err
+	})
+}
+
+// diskKey is an itemKey as bytes, kinds together.
+func diskKey(kind pb.ItemKind, id string) string { return fmt.Sprintf("%02d %s", kind, id) }
+
+func putNetwork(tx *bbolt.Tx, key itemKey, item *pb.Assignment) error {
+	if key.kind == pb.ItemKind_ITEM_KIND_KEYS {
+		return nil
+	}
+	return put(tx, bucketNetwork, diskKey(key.kind, key.id), item)
 }
 
 // saveDiff changes the assignments.
@@ -142,6 +177,10 @@ func putAll(tx *bbolt.Tx, items []*pb.Assignment) error {
 			errs = append(errs, putSpec(tx, item.GetSpec()))
 		case item.GetConfig() != nil:
 			errs = append(errs, put(tx, bucketConfigs, item.GetConfig().GetId(), item.GetConfig()))
+		default:
+			if key, ok := networkKey(item); ok {
+				errs = append(errs, putNetwork(tx, key, item))
+			}
 		}
 	}
 	return errors.Join(errs...)
@@ -167,7 +206,7 @@ func removeKey(tx *bbolt.Tx, key *pb.AssignmentKey) error {
 	case pb.ItemKind_ITEM_KIND_CONFIG:
 		return tx.Bucket(bucketConfigs).Delete(id)
 	}
-	return nil
+	return tx.Bucket(bucketNetwork).Delete([]byte(diskKey(key.GetKind(), key.GetId())))
 }
 
 func put(tx *bbolt.Tx, bucket []byte, id string, m proto.Message) error {

@@ -219,10 +219,15 @@ func (s *session) replace(set *pb.AssignmentSet) error {
 }
 
 func (s *session) apply(diff *pb.AssignmentDiff) error {
-	if err := s.worker.apply(diff); err != nil {
+	completed, err := s.worker.apply(diff)
+	if err != nil {
 		return err
 	}
-	if err := s.disk.saveDiff(diff); err != nil {
+	err = s.disk.saveDiff(diff)
+	if completed {
+		err = errors.Join(err, s.disk.saveNetwork(s.worker.networkItems()))
+	}
+	if err != nil {
 		s.cfg.Logger.Error("cannot save assignments", "error", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -63,6 +64,7 @@ func (w *worker) restore(ctx context.Context, s saved) {
 	defer w.mu.Unlock()
 	w.ctx = ctx
 	w.have = s.assignments
+	w.tellNetwork()
 	w.platform = w.agent.describe(ctx).GetPlatform()
 	w.hold = restoreReason
 	w.wg.Go(func() {
@@ -93,6 +95,9 @@ func (w *worker) replace(set *pb.AssignmentSet) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.have = newSet(set)
+	if w.have.rest == 0 {
+		w.tellNetwork()
+	}
 	stops, bound := w.stops()
 	w.sets++
 	w.hold = ""
@@ -107,15 +112,46 @@ func (w *worker) replace(set *pb.AssignmentSet) {
 	}
 }
 
-// apply takes a diff.
-func (w *worker) apply(diff *pb.AssignmentDiff) error {
+// apply takes a diff, and tells whether it completed a full set. The network
+// hears of it before a task can need that.
+func (w *worker) apply(diff *pb.AssignmentDiff) (completed bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	ofSet := w.have.rest > 0
 	if err := w.have.apply(diff); err != nil {
-		return err
+		return false, err
+	}
+	completed = ofSet && w.have.rest == 0
+	switch {
+	case completed:
+		w.tellNetwork()
+	case !ofSet:
+		w.tellNetworkChange(diff)
 	}
 	w.reconcile()
-	return nil
+	return completed, nil
+}
+
+// tellNetwork hands the network all that it has to know. A set that comes in
+// parts is told when it is complete: what is missing before is not gone.
+func (w *worker) tellNetwork() {
+	if n := w.agent.cfg.Network; n != nil {
+		n.Replace(w.have.allForNetwork())
+	}
+}
+
+func (w *worker) tellNetworkChange(diff *pb.AssignmentDiff) {
+	put, remove := forNetwork(diff)
+	if n := w.agent.cfg.Network; n != nil && len(put)+len(remove) > 0 {
+		n.Change(put, remove)
+	}
+}
+
+// networkItems are those that are the network's alone.
+func (w *worker) networkItems() map[itemKey]*pb.Assignment {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.have.network)
 }
 
 // newSession makes sure that diffs follow on a full set of the same session.

@@ -141,7 +141,7 @@ func (d *delta) task(id string) {
 		}
 		return
 	}
-	now := assigned{desired: t.DesiredState, serving: isServing(t, isDown(d.view.Node(d.a.node)))}
+	now := assigned{desired: t.DesiredState, serving: isServing(t, false) && !isDown(d.view.Node(d.a.node))}
 	now.spec, now.files = needs(t)
 	if known && ended(t) {
 		now.serving = told.serving // that it ended, the agent said itself
