@@ -1,7 +1,6 @@
 package vip
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 )
 
 // structure is the table as it was found.
@@ -45,8 +43,14 @@ func (s *structure) queue(c *nftables.Conn) error {
 // read finds out what the table holds.
 func (b *Balancer) read() (*structure, error) {
 	found := &structure{}
-	var err error
-	if found.sets, err = b.session.GetSets(table()); err != nil && !errors.Is(err, unix.ENOENT) {
+	tables, err := b.session.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName }) {
+		return found, nil
+	}
+	if found.sets, err = b.session.GetSets(table()); err != nil {
 		return nil, fmt.Errorf("list sets of %s: %w", TableName, err)
 	}
 	all, err := b.session.ListChainsOfTableFamily(nftables.TableFamilyINet)

@@ -240,3 +240,8 @@ func (d datagram) ask() (int, error) {
 	}
 	return strconv.Atoi(string(buf[:n]))
 }
+
+// sysctl sets a kernel variable of a namespace, by its path.
+func sysctl(ns, name, value string) error {
+	return netns.Do(ns, func() error { return os.WriteFile("/proc/sys/"+name, []byte(value), 0) })
+}
