@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -334,4 +335,74 @@ func TestTableIsAsRendered(t *testing.T) {
 		}
 	}
 	h.Overlay.segments = map[string]*segment{}
+}
+
+// TestNoHandlesLeak: networks and tasks come and go, files do not pile up.
+func TestNoHandlesLeak(t *testing.T) {
+	h := underlay(t, 1)[0]
+	count := func() int { list, _ := filepath.Glob("/proc/self/fd/*"); return len(list) }
+	cycle := func() {
+		h.run(func() error { return h.SetNetwork(h.network("web", 4096), nil) })
+		h.run(func() error { return h.Plug(h.link("x", "web", 1, "10.0.0.2/24", "fd00::2/64")) })
+		h.run(func() error { return h.Unplug("x") })
+		h.run(func() error { return h.DropNetwork("web") })
+	}
+	cycle()
+	before := count()
+	for range 10 {
+		cycle()
+	}
+	if after := count(); after > before+3 {
+		t.Errorf("%d file handles, %d before", after, before)
+	}
+}
+
+// TestEncryptedStaysOut: VXLAN of an encrypted network is neither sent nor taken
+// other than by the encrypting device, whatever the routes say.
+func TestEncryptedStaysOut(t *testing.T) {
+	hosts := underlay(t, 2)
+	h1, h2 := hosts[0], hosts[1]
+	for i, h := range hosts {
+		other := hosts[1-i]
+		n := h.network("secret", 5000)
+		w := Wanted{
+			Networks: map[string]Network{"secret": n, "clear": h.network("clear", 5001)},
+			Links: []Link{
+				h.link(fmt.Sprint("s", i), "secret", 1, fmt.Sprintf("10.0.0.%d/24", i+2)),
+				h.link(fmt.Sprint("c", i), "clear", 1, fmt.Sprintf("10.0.1.%d/24", i+2)),
+			},
+			Remotes: remotes{
+				"secret": {"s": other.remote(fmt.Sprintf("10.0.0.%d", 3-i))},
+				"clear":  {"c": other.remote(fmt.Sprintf("10.0.1.%d", 3-i))},
+			},
+			Peers: []netip.Addr{other.addr},
+		}
+		h.run(func() error { return h.Set(w) })
+	}
+	serve(t, h2.task("s1"))
+	serve(t, h2.task("c1"))
+	mustReach(t, h1.task("s0"), "10.0.0.3")
+	setSecret := func(h *host, encrypted bool) {
+		n := h.network("secret", 5000)
+		n.Encrypted = encrypted
+		other := hosts[0]
+		if h == other {
+			other = hosts[1]
+		}
+		h.run(func() error {
+			return h.SetNetwork(n, map[string]Remote{"s": other.remote(fmt.Sprintf("10.0.0.%d", 2+slices.Index(hosts, other)))})
+		})
+		h.mustBeIntact()
+	}
+	for _, encrypting := range hosts { // first the receiver's side, then the sender's
+		for _, h := range hosts {
+			setSecret(h, h == encrypting)
+		}
+		mustNotReach(t, h1.task("s0"), "10.0.0.3")
+		mustReach(t, h1.task("c0"), "10.0.1.3")
+	}
+	for _, h := range hosts {
+		setSecret(h, false)
+	}
+	mustReach(t, h1.task("s0"), "10.0.0.3")
 }
