@@ -237,7 +237,7 @@ func (e *Engine) Publish(ctx context.Context, id string, ports []*pb.PortConfig)
 func (e *Engine) Drain(ctx context.Context, id string) error {
 	reached := false
 	e.view(func(s *State) {
-		if l := s.locals[id]; l != nil && !l.Withdrawn {
+		if l := s.locals[id]; l != nil && !s.withdrawn[id] {
 			reached = l.Served && (len(l.GetAddresses()) > 0 || s.published[l.GetServiceId()] != nil)
 		}
 	})
@@ -262,7 +262,9 @@ func (e *Engine) withdraw(id string) *Local {
 		l = s.locals[id]
 	})
 	if l != nil {
-		e.report("state", e.save(l))
+		saved := *l
+		saved.Withdrawn = true
+		e.report("state", e.save(&saved))
 		e.flush()
 	}
 	return l

@@ -203,8 +203,7 @@ func (s *State) Overlay() overlay.Wanted {
 
 // serving tells whether new connections may go to a task.
 func (s *State) serving(ep *pb.NetworkEndpoint) bool {
-	l := s.locals[ep.GetTaskId()]
-	return ep.GetServing() && (l == nil || !l.Withdrawn)
+	return ep.GetServing() && !s.withdrawn[ep.GetTaskId()]
 }
 
 // balance adds what a service's virtual addresses lead to.
@@ -314,7 +313,7 @@ func (s *State) publish(service string, out map[mesh.Published]mesh.Service) {
 	}
 	var local []netip.Addr
 	for id, l := range s.locals {
-		if l.GetServiceId() == service && !l.Withdrawn && s.tasks[id].GetServing() {
+		if l.GetServiceId() == service && !s.withdrawn[id] && s.tasks[id].GetServing() {
 			local = append(local, l.Address)
 		}
 	}

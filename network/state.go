@@ -26,6 +26,9 @@ type State struct {
 	// ingress is the mesh's network among them, nil before it was sent.
 	ingress *pb.AssignedNetwork
 	locals  map[string]*Local
+	// withdrawn are tasks of this node that no new connection may go to, until
+	// the managers forget them, whatever they say before.
+	withdrawn map[string]bool
 	// onNode counts the endpoints of each node, known or not.
 	onNode map[string]int
 	dirty  Dirty
@@ -48,7 +51,7 @@ type Local struct {
 	// node-local bridge.
 	Netns   string
 	Address netip.Addr
-	// Withdrawn says that no new connection may go to it, whatever the managers say.
+	// Withdrawn before minid was restarted: see State.
 	Withdrawn bool
 	// Served says that the managers have counted it as serving.
 	Served bool
@@ -88,6 +91,7 @@ func NewState(self string) *State {
 		backends:  map[string]map[string]uint32{},
 		tasks:     map[string]*pb.AssignedTask{},
 		locals:    map[string]*Local{},
+		withdrawn: map[string]bool{},
 		onNode:    map[string]int{},
 	}
 }
@@ -101,9 +105,9 @@ func (s *State) Take() Dirty {
 
 // Replace puts a full set in the place of all that the managers said before.
 func (s *State) Replace(items []*pb.Assignment) {
-	locals, before := s.locals, s.networks
+	locals, withdrawn, before := s.locals, s.withdrawn, s.networks
 	*s = *NewState(s.Self)
-	s.locals = locals
+	s.locals, s.withdrawn = locals, withdrawn
 	for id, l := range locals {
 		for _, a := range l.GetAddresses() {
 			s.segment(a.GetNetworkId()).locals[id] = true
@@ -112,6 +116,7 @@ func (s *State) Replace(items []*pb.Assignment) {
 	for _, item := range items {
 		s.Put(item)
 	}
+	maps.DeleteFunc(s.withdrawn, func(id string, _ bool) bool { return s.tasks[id] == nil && s.locals[id] == nil })
 	s.dirty = Dirty{Resync: true}
 	for network, seg := range before {
 		for id, old := range seg.endpoints {
@@ -152,8 +157,7 @@ func (s *State) Remove(key *pb.AssignmentKey) {
 	first, second := splitID(key.GetId())
 	switch key.GetKind() {
 	case pb.ItemKind_ITEM_KIND_TASK:
-		s.servingChanged(s.tasks[first])
-		delete(s.tasks, first)
+		s.removeTask(first)
 	case pb.ItemKind_ITEM_KIND_NETWORK:
 		s.removeNetwork(first)
 	case pb.ItemKind_ITEM_KIND_SERVICE:
@@ -224,6 +228,16 @@ func (s *State) putTask(t *pb.AssignedTask) {
 	if old.GetServing() != t.GetServing() {
 		s.servingChanged(t)
 	}
+}
+
+func (s *State) removeTask(id string) {
+	t := s.tasks[id]
+	if t == nil {
+		return
+	}
+	s.servingChanged(t)
+	delete(s.tasks, id)
+	delete(s.withdrawn, id)
 }
 
 // servingChanged has everything looked at that may lead to a task.
@@ -368,6 +382,9 @@ func (s *State) serviceChanged(network, service string) { mark(&s.dirty.Services
 func (s *State) Attach(l *Local) {
 	l.Served = l.Served || s.tasks[l.GetTaskId()].GetServing()
 	s.locals[l.GetTaskId()] = l
+	if l.Withdrawn {
+		s.withdrawn[l.GetTaskId()] = true
+	}
 	for _, a := range l.GetAddresses() {
 		s.segment(a.GetNetworkId()).locals[l.GetTaskId()] = true
 		s.serviceChanged(a.GetNetworkId(), l.GetServiceId())
@@ -378,12 +395,10 @@ func (s *State) Attach(l *Local) {
 // Withdraw keeps new connections from a task of this node.
 func (s *State) Withdraw(id string) {
 	l := s.locals[id]
-	if l == nil || l.Withdrawn {
+	if l == nil || s.withdrawn[id] {
 		return
 	}
-	changed := *l
-	changed.Withdrawn = true
-	s.locals[id] = &changed
+	s.withdrawn[id] = true
 	for _, a := range l.GetAddresses() {
 		s.serviceChanged(a.GetNetworkId(), l.GetServiceId())
 	}
