@@ -1,6 +1,7 @@
 package allocator
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +25,8 @@ type book struct {
 
 	subnets *prefixes // of networks
 	routes  *prefixes // of nodes
+	// troubled networks say that something is wrong.
+	troubled map[string]bool
 	// from is where in a default pool the next free subnet can be at the earliest.
 	from map[netip.Prefix]uint64
 	// vni goes round like addresses do.
@@ -84,7 +87,7 @@ func newBook(v store.View) *book {
 	b := &book{
 		networks: map[string]*network{}, nodes: map[string]*node{}, waiting: map[string]*entry{},
 		subnets: newPrefixes(), routes: newPrefixes(), from: map[netip.Prefix]uint64{}, vni: firstVNI,
-		dirtyNetworks: map[string]bool{}, dirtyServices: map[string]bool{}, portless: map[string]bool{},
+		dirtyNetworks: map[string]bool{}, dirtyServices: map[string]bool{}, portless: map[string]bool{}, troubled: map[string]bool{},
 		flying: map[object]bool{}, chosen: map[published]bool{},
 		renumber: true, rekey: true,
 	}
@@ -112,7 +115,7 @@ func (b *book) observe(changes []store.Change) {
 		switch c.Kind {
 		case pb.Kind_KIND_CLUSTER:
 			b.rekey = true
-			b.starved()
+			b.reconsider()
 		case pb.Kind_KIND_NODE:
 			if n, ok := c.New.(*pb.Node); ok && n != nil {
 				b.putNode(n)
@@ -180,6 +183,7 @@ func (b *book) reroute(id string, old, routes []netip.Prefix) {
 	for _, p := range old {
 		changed = !slices.Contains(routes, p) && b.routes.remove(p, id) || changed
 	}
+	b.reconsider() // even if the route is still another node's: it is named
 	for _, p := range routes {
 		changed = b.routes.add(p, id) || changed
 	}
@@ -225,6 +229,11 @@ func (b *book) putNetwork(o *pb.Network) {
 	if o.GetSpec().GetEncrypted() {
 		b.rekey = true
 	}
+	if o.GetAllocation().GetProblem() != "" {
+		b.troubled[o.Id] = true
+	} else {
+		delete(b.troubled, o.Id)
+	}
 	if had.GetAllocation() != o.GetAllocation() {
 		b.ease(n)
 	}
@@ -253,17 +262,12 @@ func (b *book) removeNetwork(id string) {
 	b.hold(n, nil)
 	delete(b.networks, id)
 	delete(b.dirtyNetworks, id)
-	b.starved()
+	delete(b.troubled, id)
+	b.reconsider()
 }
 
-// starved lets networks without subnets try again.
-func (b *book) starved() {
-	for id, n := range b.networks {
-		if len(n.pools) == 0 {
-			b.dirtyNetworks[id] = true
-		}
-	}
-}
+// reconsider has troubled networks looked at again.
+func (b *book) reconsider() { maps.Copy(b.dirtyNetworks, b.troubled) }
 
 // ease lets what waits for a network try again.
 func (b *book) ease(n *network) {

@@ -21,6 +21,9 @@ func (b *book) number(view store.View, emit func(*pb.Command)) {
 	if !again || limit == 0 {
 		return
 	}
+	if o := view.Ingress(); len(b.nodes) > int(limit) || o.GetAllocation().GetProblem() != "" {
+		b.dirtyNetworks[o.Id] = true // which says how many are without
+	}
 	used := make(map[uint32]bool, len(b.nodes))
 	var without []string
 	for _, id := range slices.Sorted(maps.Keys(b.nodes)) {
@@ -37,7 +40,6 @@ func (b *book) number(view store.View, emit func(*pb.Command)) {
 		}
 		n := b.nodes[id]
 		if next > limit {
-			b.dirtyNetworks[view.Ingress().GetId()] = true // which says that it is full
 			break
 		}
 		if b.flying[object{pb.Kind_KIND_NODE, id}] {
