@@ -45,8 +45,10 @@ type manager struct {
 	// leader, when set, is where sessions are sent instead.
 	leader string
 	// set is what each new session begins with; seq counts on from it.
-	set []*pb.Assignment
-	seq uint64
+	// rest is how many diffs the test sends to complete it.
+	set  []*pb.Assignment
+	rest uint32
+	seq  uint64
 	// acks tells whether status batches are acknowledged, beats whether
 	// heartbeats are answered.
 	acks, beats bool
@@ -103,7 +105,7 @@ func (m *manager) open(stream grpc.BidiStreamingServer[pb.AgentMessage, pb.Manag
 	welcome := &pb.Welcome{HeartbeatPeriod: durationpb.New(period), Managers: []*pb.ManagerPeer{{NodeId: m.addr, Addr: m.addr}}}
 	return m.end, errors.Join(
 		stream.Send(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Welcome{Welcome: welcome}}),
-		stream.Send(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Assignments{Assignments: &pb.AssignmentSet{Sequence: m.seq, Items: m.set}}}),
+		stream.Send(&pb.ManagerMessage{Kind: &pb.ManagerMessage_Assignments{Assignments: &pb.AssignmentSet{Sequence: m.seq, Items: m.set, Rest: m.rest}}}),
 	)
 }
 
@@ -174,6 +176,7 @@ type world struct {
 	*testing.T
 	managers map[string]*manager
 	runtime  *faketask.Runtime
+	network  *faketask.Network // may be nil
 	db       string
 	cancel   context.CancelFunc
 	done     chan error
@@ -189,7 +192,7 @@ func play(t *testing.T, runtime *faketask.Runtime, test func(*world), managers .
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, runtime: runtime, managers: map[string]*manager{}, away: map[string]bool{}, db: filepath.Join(dir, "agent.db")}
+		w := &world{T: t, runtime: runtime, network: &faketask.Network{}, managers: map[string]*manager{}, away: map[string]bool{}, db: filepath.Join(dir, "agent.db")}
 		w.version.Store(new(string))
 		for _, addr := range managers {
 			m := &manager{
@@ -210,7 +213,7 @@ func play(t *testing.T, runtime *faketask.Runtime, test func(*world), managers .
 }
 
 func (w *world) start(addrs ...string) {
-	w.agent = agent.New(agent.Config{
+	cfg := agent.Config{
 		NodeID: "n1", NodeName: "alpha", DB: w.db,
 		Runtime: w.runtime, Logs: w.runtime, Exec: w.runtime,
 		Describe: func(context.Context) *pb.NodeDescription {
@@ -219,7 +222,11 @@ func (w *world) start(addrs ...string) {
 		Dial:     w.dial,
 		Managers: addrs,
 		Logger:   slog.New(slog.DiscardHandler),
-	})
+	}
+	if w.network != nil {
+		cfg.Network = w.network
+	}
+	w.agent = agent.New(cfg)
 	var ctx context.Context
 	ctx, w.cancel = context.WithCancel(w.Context())
 	w.done = make(chan error, 1)
@@ -330,6 +337,8 @@ func read(stream attachStream) string {
 			fmt.Fprintf(&out, "open %s\n", m.GetOpen())
 		case m.GetError() != "":
 			fmt.Fprintf(&out, "error %s\n", m.GetError())
+		case m.GetProbe() != nil:
+			fmt.Fprintf(&out, "probe %s %t %s\n", m.GetProbe().GetToName(), m.GetProbe().GetOk(), m.GetProbe().GetDetail())
 		case m.GetExec().GetExit() != nil:
 			fmt.Fprintf(&out, "exit %d %s\n", m.GetExec().GetExit().GetCode(), m.GetExec().GetExit().GetError())
 		case m.GetExec() != nil:

@@ -27,22 +27,46 @@ func item(kind, id int, rev string) *pb.Assignment {
 		}}}
 	case 2:
 		return &pb.Assignment{Kind: &pb.Assignment_Secret{Secret: &pb.Secret{Id: name, Spec: &pb.SecretSpec{Name: rev}}}}
-	default:
+	case 3:
 		return &pb.Assignment{Kind: &pb.Assignment_Config{Config: &pb.Config{Id: name, Spec: &pb.ConfigSpec{Name: rev}}}}
+	case 4:
+		return &pb.Assignment{Kind: &pb.Assignment_Network{Network: &pb.AssignedNetwork{Id: name, Spec: &pb.NetworkSpec{Name: rev}}}}
+	case 5:
+		return &pb.Assignment{Kind: &pb.Assignment_Service{Service: &pb.NetworkService{ServiceId: name, NetworkId: "n", Name: rev}}}
+	case 6:
+		return &pb.Assignment{Kind: &pb.Assignment_Endpoint{Endpoint: &pb.NetworkEndpoint{TaskId: name, NetworkId: "n", NodeId: rev}}}
+	case 7:
+		return &pb.Assignment{Kind: &pb.Assignment_Peer{Peer: &pb.NetworkPeer{NodeId: name, Name: rev}}}
+	case 8:
+		return &pb.Assignment{Kind: &pb.Assignment_Published{Published: &pb.PublishedService{ServiceId: name, Name: rev}}}
+	case 9:
+		return &pb.Assignment{Kind: &pb.Assignment_Backend{Backend: &pb.PublishedBackend{ServiceId: "s", NodeId: name, Serving: uint32(len(rev))}}}
+	default:
+		return &pb.Assignment{Kind: &pb.Assignment_Keys{Keys: &pb.NetworkKeys{Keys: []*pb.NetworkKey{{Key: []byte(rev)}}}}}
 	}
 }
 
+// kinds is how many of them item makes.
+const kinds = 11
+
 func key(kind, id int) *pb.AssignmentKey {
-	kinds := []pb.ItemKind{pb.ItemKind_ITEM_KIND_TASK, pb.ItemKind_ITEM_KIND_SPEC, pb.ItemKind_ITEM_KIND_SECRET, pb.ItemKind_ITEM_KIND_CONFIG}
 	name := fmt.Sprint(id)
-	if kind == 1 {
+	switch kind {
+	case 1:
 		name = specKey(name, 1)
+	case 5, 6:
+		name += "@n"
+	case 9:
+		name = "s@" + name
+	case 10:
+		name = ""
 	}
-	return &pb.AssignmentKey{Kind: kinds[kind], Id: name}
+	return &pb.AssignmentKey{Kind: pb.ItemKind(kind + 1), Id: name}
 }
 
 // TestDiffsAddUp: a set with diffs on top, in memory and on disk, is the same
-// as a set of what is left; the disk has all of it but the secrets.
+// as a set of what is left; the disk has all of it but secrets and keys. The
+// first diffs may be the rest of the set.
 func TestDiffsAddUp(t *testing.T) {
 	dir := t.TempDir()
 	files := 0
@@ -57,21 +81,26 @@ func TestDiffsAddUp(t *testing.T) {
 		model := map[[2]int]*pb.Assignment{}
 		draw := func(label string) (puts []*pb.Assignment) {
 			for i := range rapid.IntRange(0, 5).Draw(t, label) {
-				k := [2]int{rapid.IntRange(0, 3).Draw(t, "kind"), rapid.IntRange(0, 4).Draw(t, "id")}
+				k := drawKey(t)
 				model[k] = item(k[0], k[1], fmt.Sprint(label, i))
 				puts = append(puts, model[k])
 			}
 			return puts
 		}
-		set := &pb.AssignmentSet{Sequence: 1, Items: draw("set")}
+		before := &pb.AssignmentSet{Sequence: 1, Items: draw("before")}
+		clear(model)
+		set := &pb.AssignmentSet{Sequence: 1, Items: draw("set"), Rest: rapid.Uint32Range(0, 3).Draw(t, "rest")}
 		got := newSet(set)
-		if err := d.saveSet(set); err != nil {
+		if err := errors.Join(d.saveSet(before), d.saveSet(set)); err != nil {
 			t.Fatal(err)
 		}
-		for seq := range uint64(rapid.IntRange(0, 6).Draw(t, "diffs")) {
-			diff := &pb.AssignmentDiff{Sequence: seq + 2}
+		for seq := range set.Rest + uint32(rapid.IntRange(0, 6).Draw(t, "diffs")) {
+			diff := &pb.AssignmentDiff{Sequence: uint64(seq) + 2}
 			for range rapid.IntRange(0, 3).Draw(t, "removes") {
-				k := [2]int{rapid.IntRange(0, 3).Draw(t, "kind"), rapid.IntRange(0, 4).Draw(t, "id")}
+				if seq < set.Rest {
+					break
+				}
+				k := drawKey(t)
 				diff.Remove = append(diff.Remove, key(k[0], k[1]))
 				delete(model, k)
 			}
@@ -79,12 +108,17 @@ func TestDiffsAddUp(t *testing.T) {
 			if err := errors.Join(got.apply(diff), d.saveDiff(diff)); err != nil {
 				t.Fatal(err)
 			}
+			if seq+1 == set.Rest {
+				if err := d.saveNetwork(got.network); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		want := newSet(&pb.AssignmentSet{Sequence: got.sequence})
 		for _, a := range model {
 			want.put(a)
 		}
-		same := cmp.Options{protocmp.Transform(), cmp.AllowUnexported(assignments{})}
+		same := cmp.Options{protocmp.Transform(), cmp.AllowUnexported(assignments{}, itemKey{})}
 		if diff := cmp.Diff(want, got, same); diff != "" {
 			t.Fatalf("memory (-want +got):\n%s", diff)
 		}
@@ -93,11 +127,20 @@ func TestDiffsAddUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		clear(want.secrets)
+		delete(want.network, itemKey{kind: pb.ItemKind_ITEM_KIND_KEYS})
 		want.sequence = 0
 		if diff := cmp.Diff(want, s.assignments, same); diff != "" {
 			t.Fatalf("disk (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func drawKey(t *rapid.T) [2]int {
+	kind, id := rapid.IntRange(0, kinds-1).Draw(t, "kind"), rapid.IntRange(0, 4).Draw(t, "id")
+	if kind == kinds-1 {
+		id = 0 // there is one set of keys
+	}
+	return [2]int{kind, id}
 }
 
 func TestGaps(t *testing.T) {
