@@ -70,10 +70,11 @@ func (n *Node) foundingSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
 
 // found writes all that the new cluster begins with to disk, and begins.
 func (n *Node) found(ctx context.Context, req *pb.InitRequest, f *ca.Founding) (*member, error) {
-	if err := n.checkAddresses(req); err != nil {
+	path, err := n.checkAddresses(req)
+	if err != nil {
 		return nil, err
 	}
-	f.Node.Description = n.describe(ctx)
+	f.Node.Description = n.host.Describe(ctx, path)
 	if req.Availability != pb.NodeAvailability_NODE_AVAILABILITY_UNSPECIFIED {
 		f.Node.Spec.Availability = req.Availability
 	}
@@ -101,15 +102,15 @@ type addresses interface {
 	GetDataPathAddr() string
 }
 
-// checkAddresses finds out whether this host has what init or join is told of it.
-func (n *Node) checkAddresses(req addresses) error {
+// checkAddresses finds out whether this host has what init or join is told of
+// it, and returns the address of the data path.
+func (n *Node) checkAddresses(req addresses) (path string, err error) {
 	advertise := choice{Addr: req.GetAdvertiseAddr()}.over(n.cfg.AdvertiseAddr)
 	listen := choice{Addr: req.GetListenAddr()}.over(n.cfg.ListenAddr)
 	if _, err := advertised(advertise, listen); err != nil {
-		return err
+		return "", err
 	}
-	_, err := dataPath(choice{Addr: req.GetDataPathAddr()}.over(n.cfg.DataPathAddr), advertise, listen)
-	return err
+	return dataPath(choice{Addr: req.GetDataPathAddr()}.over(n.cfg.DataPathAddr), advertise, listen)
 }
 
 // enter writes the record, with which the node is a member.
@@ -185,7 +186,8 @@ func (l *local) JoinCluster(ctx context.Context, req *pb.JoinClusterRequest) (*p
 
 // join gets a certificate and writes the record.
 func (n *Node) join(ctx context.Context, req *pb.JoinClusterRequest) (*pb.Certificate, error) {
-	if err := n.checkAddresses(req); err != nil {
+	path, err := n.checkAddresses(req)
+	if err != nil {
 		return nil, err
 	}
 	var addrs []string
@@ -194,7 +196,7 @@ func (n *Node) join(ctx context.Context, req *pb.JoinClusterRequest) (*pb.Certif
 	}
 	cert, err := ca.Join(ctx, n.keys, ca.JoinOptions{
 		Addrs: addrs, Token: req.Token, Availability: req.Availability,
-		Description: n.describe(ctx), Dial: n.host.Dial,
+		Description: n.host.Describe(ctx, path), Dial: n.host.Dial,
 	})
 	if err != nil {
 		return nil, err

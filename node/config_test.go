@@ -1,9 +1,12 @@
 package node
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/minid/minid/ca"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -66,4 +69,27 @@ func TestADataPathAddressOutlivesARestart(t *testing.T) {
 	expect("10.9.0.1")
 	n.cfg.DataPathAddr = "10.7.0.1"
 	expect("10.7.0.1")
+}
+
+// The first description of a node, before it remembers what init was told,
+// names the address of its data path too.
+func TestAFoundersDataPathIsKnownAtOnce(t *testing.T) {
+	cfg := Defaults()
+	cfg.DataDir = t.TempDir()
+	founding, err := ca.Bootstrap(nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(cfg, Host{Describe: func(_ context.Context, path string) *pb.NodeDescription {
+		return &pb.NodeDescription{DataPathAddr: path}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody takes the membership
+	n.found(ctx, &pb.InitRequest{AdvertiseAddr: "10.0.0.1", DataPathAddr: "10.9.0.1"}, founding)
+	if got := founding.Node.Description.GetDataPathAddr(); got != "10.9.0.1" {
+		t.Errorf("data path %q", got)
+	}
 }
