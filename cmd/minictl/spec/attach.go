@@ -12,7 +12,7 @@ import (
 // networkLists are what a service's tasks are attached to, and how they
 // resolve names.
 func networkLists() []listFlag {
-	servers := textList("dns", "name server in place of the node's", "address", func(s *pb.ServiceSpec) *[]string { return &dns(s).Servers })
+	servers := textList("dns", "name server: an address in place of the node's", "address", func(s *pb.ServiceSpec) *[]string { return &dns(s).Servers })
 	add := servers.add
 	servers.add = func(s *pb.ServiceSpec, v string, env Environment) error {
 		if _, err := netip.ParseAddr(v); err != nil {
@@ -23,7 +23,7 @@ func networkLists() []listFlag {
 	return []listFlag{
 		{"network", "", "network: NAME or name=NAME,alias=ALIAS,…", addNetwork, "name", removeNetwork},
 		servers,
-		textList("dns-search", "domain to look names up in", "name", func(s *pb.ServiceSpec) *[]string { return &dns(s).Search }),
+		textList("dns-search", "search domain: where to look names up", "name", func(s *pb.ServiceSpec) *[]string { return &dns(s).Search }),
 		textList("dns-option", "resolver option such as ndots:2", "text", func(s *pb.ServiceSpec) *[]string { return &dns(s).Options }),
 	}
 }
