@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"time"
 
 	rtnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,7 @@ type Device struct {
 	link   int    // the device's index
 	port   uint16
 	peers  map[wgtypes.Key]Peer // as the device has them
+	made   bool                 // the device is new and has not finished its first Set
 }
 
 // driver does the encryption behind the link.
@@ -85,7 +87,39 @@ func (d *Device) Set(w *Wanted) error {
 	if err := d.setLink(*w); err != nil {
 		return err
 	}
-	return d.setRoutes(*w)
+	if err := d.setRoutes(*w); err != nil {
+		return err
+	}
+	return d.hush()
+}
+
+// hush ends the keepalives that a new device begins with. The first of them
+// makes the peers know it: with the session of the one before they would talk to
+// nobody for 15 seconds.
+func (d *Device) hush() error {
+	if !d.made {
+		return nil
+	}
+	var c wgtypes.Config
+	for _, key := range sortedKeys(d.peers) {
+		never := time.Duration(0)
+		c.Peers = append(c.Peers, wgtypes.PeerConfig{PublicKey: key, UpdateOnly: true, PersistentKeepaliveInterval: &never})
+	}
+	if err := d.driver.configure(c); err != nil {
+		return fmt.Errorf("configure %s: %w", LinkName, err)
+	}
+	d.made = false
+	return nil
+}
+
+// firstKeepalive only has to be other than zero, and longer than Set takes.
+const firstKeepalive = time.Minute
+
+func greet(peers []wgtypes.PeerConfig) {
+	for i := range peers {
+		every := firstKeepalive
+		peers[i].PersistentKeepaliveInterval = &every
+	}
 }
 
 // ensure makes the device where it is missing or dead.
@@ -106,6 +140,7 @@ func (d *Device) ensure(mtu int) error {
 	if d.driver != nil {
 		return nil
 	}
+	d.port, d.peers = 0, nil
 	if d.driver, err = d.open(link, mtu); err != nil {
 		return err
 	}
@@ -141,7 +176,7 @@ func (d *Device) open(link rtnl.Link, mtu int) (driver, error) {
 		}
 		link = nil
 	}
-	if link == nil {
+	if d.made = link == nil; d.made {
 		err := d.host.LinkAdd(&rtnl.Wireguard{LinkAttrs: rtnl.LinkAttrs{Name: LinkName, MTU: mtu}})
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			return openUserspace(mtu, d.cfg.Logger)
@@ -172,6 +207,9 @@ func (d *Device) configure(w Wanted) error {
 		c.ListenPort = &number
 	}
 	c.Peers = change(d.peers, want)
+	if d.made {
+		greet(c.Peers)
+	}
 	if c.PrivateKey == nil && c.ListenPort == nil && len(c.Peers) == 0 {
 		return nil
 	}

@@ -169,6 +169,9 @@ func uapi(c wgtypes.Config) string {
 		if p.Endpoint != nil {
 			fmt.Fprintf(&b, "endpoint=%s\n", p.Endpoint.AddrPort())
 		}
+		if p.PersistentKeepaliveInterval != nil {
+			fmt.Fprintf(&b, "persistent_keepalive_interval=%d\n", int(p.PersistentKeepaliveInterval.Seconds()))
+		}
 		if p.ReplaceAllowedIPs {
 			b.WriteString("replace_allowed_ips=true\n")
 		}
