@@ -97,6 +97,43 @@ func TestCheckFindsWhatOthersBroke(t *testing.T) {
 	}
 }
 
+// Flows that began while the table was away would go on to lead nowhere, for a
+// client that keeps its socket.
+func TestFlowsFromBeforeRepair(t *testing.T) {
+	path := namespace(t, "a")
+	task := Task{ID: "t", Netns: path, Networks: []string{"n"}}
+	s := serveWeb(t, Config{Upstreams: nobody}, task)
+	listed(t, path)
+	var client *wire.Conn
+	err := netns.Do(path, func() (err error) {
+		// Something else that has the kernel follow connections.
+		rules := "flush ruleset; add table ip x; add chain ip x c { type nat hook output priority 0; }; add rule ip x c ct state new accept"
+		if err := exec.Command("nft", rules).Run(); err != nil {
+			return err
+		}
+		client, err = wire.Dial("udp", "127.0.0.11:53")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.WriteMsg(question("web", wire.TypeA)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := countFlows(path); n != 1 || err != nil {
+		t.Fatal("the kernel follows", n, err)
+	}
+	if err := s.Open(task); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.WriteMsg(new(wire.Msg)) // takes the refusal of the first one
+	reply, _, err := (&wire.Client{Timeout: patience}).ExchangeWithConn(question("web", wire.TypeA), client)
+	if err != nil || len(reply.Answer) != 1 {
+		t.Error(reply, err)
+	}
+}
+
 // Others' tables are left alone.
 func TestOnlyItsOwnTable(t *testing.T) {
 	path := namespace(t, "a")
