@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,5 +70,23 @@ func TestHostsFile(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestNameFilesOfTask(t *testing.T) {
+	r := open(t)
+	w := wanted("cat", "/etc/resolv.conf")
+	w.Spec.Container.Dns = &pb.DNSConfig{Search: []string{"x.example"}, Options: []string{"ndots:1"}}
+	got := r.output(t, w)
+	for _, want := range []string{"nameserver 127.0.0.11\n", "search x.example\n", "ndots:1\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+	w = wanted("cat", "/etc/hosts")
+	w.Spec.Container.Hostname = "box"
+	w.Addresses = []*pb.TaskAddress{{Addresses: []string{"10.0.16.7/20"}}}
+	if got := r.output(t, w); !strings.HasSuffix(strings.TrimSpace(got), "\n10.0.16.7\tbox") {
+		t.Error(got)
 	}
 }

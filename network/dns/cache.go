@@ -1,7 +1,7 @@
 package dns
 
 import (
-	"container/list"
+	linked "container/list"
 	"sync"
 	"time"
 
@@ -22,9 +22,9 @@ const (
 // cache keeps answers for as long as they say, the ones used last.
 type cache struct {
 	mu      sync.Mutex
-	entries map[string]*list.Element
+	entries map[string]*linked.Element
 	// order begins with what was used last.
-	order list.List
+	order linked.List
 	size  int
 }
 
@@ -83,7 +83,7 @@ func (c *cache) put(key string, m *wire.Msg, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.entries == nil {
-		c.entries = make(map[string]*list.Element)
+		c.entries = make(map[string]*linked.Element)
 	}
 	if old := c.entries[key]; old != nil {
 		c.drop(old)
@@ -95,7 +95,7 @@ func (c *cache) put(key string, m *wire.Msg, now time.Time) {
 	}
 }
 
-func (c *cache) drop(el *list.Element) {
+func (c *cache) drop(el *linked.Element) {
 	e := el.Value.(*cached)
 	c.order.Remove(el)
 	delete(c.entries, e.key)
