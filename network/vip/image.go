@@ -178,16 +178,16 @@ func (c *change) leave(vip netip.Addr, before, after []netip.Addr) {
 // number keeps it, so that a change costs what changes.
 func arrange(have, want []netip.Addr) []netip.Addr {
 	out := make([]netip.Addr, len(want))
-	placed := make(map[netip.Addr]bool, len(want))
+	placed := make([]bool, len(want))
 	for i := range min(len(have), len(want)) {
-		_, wanted := slices.BinarySearchFunc(want, have[i], netip.Addr.Compare)
-		if wanted && !placed[have[i]] {
-			out[i], placed[have[i]] = have[i], true
+		j, wanted := slices.BinarySearchFunc(want, have[i], netip.Addr.Compare)
+		if wanted && !placed[j] {
+			out[i], placed[j] = have[i], true
 		}
 	}
 	next := 0
-	for _, b := range want {
-		if placed[b] {
+	for j, b := range want {
+		if placed[j] {
 			continue
 		}
 		for out[next].IsValid() {
