@@ -49,7 +49,7 @@ func answer(q wire.Question, t *Task, zs zones, turn uint64) finding {
 	if _, _, ok := find(zs, t, name, func(z *zone, name string) (_ struct{}, ok bool) { return struct{}{}, z.claims(name) }); ok {
 		return finding{fate: absent}
 	}
-	return finding{}
+	return finding{fate: foreign}
 }
 
 // find looks for a name in the networks of a task: as it is in each of them,
@@ -150,7 +150,7 @@ func pointers(q wire.Question, t *Task, zs zones, addr netip.Addr) finding {
 		}
 		return f
 	}
-	return finding{}
+	return finding{fate: foreign}
 }
 
 // absolute is a name on a network as other programs can ask for it.
@@ -203,7 +203,7 @@ func splitSRV(name string) (port, protocol, service string, ok bool) {
 func ports(q wire.Question, t *Task, zs zones, want portQuery) finding {
 	services, domain, ok := find(zs, t, want.service, (*zone).named)
 	if !ok {
-		return finding{}
+		return finding{fate: foreign}
 	}
 	f := finding{fate: absent}
 	seen := make(map[wire.SRV]bool)

@@ -219,7 +219,7 @@ func TestTakeover(t *testing.T) {
 		if err := s.Open(task); err == nil {
 			t.Error("opened after the end")
 		}
-		if !strings.Contains(listed(t, path), TableName) {
+		if !strings.Contains(ruleset(t, path), TableName) {
 			t.Error("the table ended with the server")
 		}
 		if round == 1 { // now the port is another's

@@ -25,8 +25,8 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// listed is a namespace's table as nft lists it.
-func listed(t *testing.T, path string) (text string) {
+// ruleset is a namespace's table as nft lists it.
+func ruleset(t *testing.T, path string) (text string) {
 	t.Helper()
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skip("nft is not installed")
@@ -49,14 +49,14 @@ func TestKernelHasWhatIsRendered(t *testing.T) {
 		if err := w.set(path); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(golden, listed(t, path)); diff != "" {
+		if diff := cmp.Diff(golden, ruleset(t, path)); diff != "" {
 			t.Error(diff)
 		}
 	}
 	if err := (wanted{UDP: 1, TCP: 2}).set(path); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(wanted{UDP: 1, TCP: 2}.Render(), listed(t, path)); diff != "" {
+	if diff := cmp.Diff(wanted{UDP: 1, TCP: 2}.Render(), ruleset(t, path)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -76,19 +76,19 @@ func TestCheckFindsWhatOthersBroke(t *testing.T) {
 	}
 	for name, command := range breaks {
 		t.Run(name, func(t *testing.T) {
-			listed(t, path)
+			ruleset(t, path)
 			err := netns.Do(path, func() error { return exec.Command("nft", command).Run() })
 			if err != nil {
 				t.Fatal(err)
 			}
 			if intact(t, s, "t") {
-				t.Fatal("said to be intact:", listed(t, path))
+				t.Fatal("said to be intact:", ruleset(t, path))
 			}
 			if err := s.Open(task); err != nil {
 				t.Fatal(err)
 			}
 			if !intact(t, s, "t") {
-				t.Error("not repaired:", listed(t, path))
+				t.Error("not repaired:", ruleset(t, path))
 			}
 			if got := ask(t, path, "udp", question("web", wire.TypeA)); len(got.Answer) != 1 {
 				t.Error(got)
@@ -103,7 +103,7 @@ func TestFlowsFromBeforeRepair(t *testing.T) {
 	path := namespace(t, "a")
 	task := Task{ID: "t", Netns: path, Networks: []string{"n"}}
 	s := serveWeb(t, Config{Upstreams: nobody}, task)
-	listed(t, path)
+	ruleset(t, path)
 	var client *wire.Conn
 	err := netns.Do(path, func() (err error) {
 		// Something else that has the kernel follow connections.
@@ -138,7 +138,7 @@ func TestFlowsFromBeforeRepair(t *testing.T) {
 func TestOnlyItsOwnTable(t *testing.T) {
 	path := namespace(t, "a")
 	const other = "table ip other {\n\tchain c {\n\t}\n}\n"
-	listed(t, path)
+	ruleset(t, path)
 	err := netns.Do(path, func() error { return exec.Command("nft", "add table ip other; add chain ip other c").Run() })
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestOnlyItsOwnTable(t *testing.T) {
 		if err := w.set(path); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(other+w.Render(), listed(t, path)); diff != "" {
+		if diff := cmp.Diff(other+w.Render(), ruleset(t, path)); diff != "" {
 			t.Error(diff)
 		}
 	}
