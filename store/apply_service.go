@@ -1,6 +1,8 @@
 package store
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/fault"
@@ -55,6 +57,7 @@ func (tx *txn) updateServiceSpec(c *pb.UpdateServiceSpec) error {
 	}
 	n := shallow(old)
 	n.Meta, n.Spec = tx.updated(old.Meta), c.Spec
+	n.Endpoint = stillPublished(old.Endpoint, c.Spec.Task)
 	if proto.Equal(old.Spec.Task, c.Spec.Task) {
 		n.Spec = shallow(c.Spec) // one task spec in memory, not two
 		n.Spec.Task = old.Spec.Task
@@ -65,6 +68,20 @@ func (tx *txn) updateServiceSpec(c *pb.UpdateServiceSpec) error {
 	}
 	tx.putService(n)
 	return nil
+}
+
+// stillPublished takes ports out of an endpoint that a new spec gives up:
+// another service may have them at once.
+func stillPublished(e *pb.Endpoint, spec *pb.TaskSpec) *pb.Endpoint {
+	given := func(p *pb.PortConfig) bool {
+		return !slices.ContainsFunc(spec.GetPorts(), func(s *pb.PortConfig) bool { return publishes(s, p) })
+	}
+	if !slices.ContainsFunc(e.GetPorts(), given) {
+		return e
+	}
+	n := shallow(e)
+	n.Ports = slices.DeleteFunc(slices.Clone(e.Ports), given)
+	return n
 }
 
 func (tx *txn) updatable(old *pb.Service, c *pb.UpdateServiceSpec) error {

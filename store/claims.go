@@ -217,13 +217,18 @@ func ingressPorts(specs []*pb.PortConfig) (fixed []*pb.PortConfig) {
 func chosenPorts(s *pb.Service) (chosen []*pb.PortConfig) {
 	for _, e := range s.GetEndpoint().GetPorts() {
 		open := slices.ContainsFunc(s.GetSpec().GetTask().GetPorts(), func(p *pb.PortConfig) bool {
-			return p.Published == 0 && Ingress(p) && Protocol(p) == Protocol(e) && p.Target == e.Target
+			return p.Published == 0 && publishes(p, e)
 		})
 		if open {
 			chosen = append(chosen, e)
 		}
 	}
 	return chosen
+}
+
+// publishes tells whether a port of an endpoint comes of one of a spec.
+func publishes(spec, e *pb.PortConfig) bool {
+	return Ingress(spec) && Protocol(spec) == Protocol(e) && spec.Target == e.Target && (spec.Published == 0 || spec.Published == e.Published)
 }
 
 // Ingress tells whether a port is published on every node. It is unless it is

@@ -20,6 +20,8 @@ type book struct {
 	// has looked at.
 	waiting map[string]*entry
 	fresh   []*entry
+	// untold tasks may not have been told why they wait.
+	untold []*entry
 	// eased networks have addresses again, or another reason why not.
 	eased []*network
 
@@ -55,6 +57,8 @@ type network struct {
 	queue    []*entry
 	services map[string]bool
 	eased    bool
+	// early is set when tasks queued up before there were pools.
+	early bool
 }
 
 // node is what the allocator knows of a node.
@@ -70,6 +74,8 @@ type entry struct {
 	task   *pb.Task
 	flying bool
 	gone   bool
+	// problem is why it waits in a network's queue.
+	problem string
 }
 
 // object names any object; the cluster stands for its keys.

@@ -120,7 +120,7 @@ func (b *book) pass(view store.View, now time.Time, random func([]byte), emit fu
 
 // stirred tells whether there is anything for a pass to look at.
 func (b *book) stirred() bool {
-	return len(b.fresh) > 0 || len(b.eased) > 0 || len(b.dirtyNetworks) > 0 || len(b.dirtyServices) > 0 || b.renumber || b.rekey
+	return len(b.fresh) > 0 || len(b.untold) > 0 || len(b.eased) > 0 || len(b.dirtyNetworks) > 0 || len(b.dirtyServices) > 0 || b.renumber || b.rekey
 }
 
 // settle takes note that a command is not in flight any more, and marks what it

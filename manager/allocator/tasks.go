@@ -18,6 +18,12 @@ func (b *book) tasks(view store.View, emit func(*pb.Command)) {
 	for _, n := range b.takeEased() {
 		w.retry(n)
 	}
+	for _, e := range b.untold {
+		if !e.gone && !e.flying {
+			w.explain(e)
+		}
+	}
+	b.untold = nil
 	fresh := b.fresh
 	b.fresh = nil
 	for _, e := range fresh {
@@ -45,10 +51,11 @@ type taskWriter struct {
 }
 
 // retry looks at what waits for a network: as many tasks as there are
-// addresses, or all of them as long as there is no subnet, to say why.
+// addresses, or all of them if they wait for a subnet, to say why.
 func (w *taskWriter) retry(n *network) {
-	left := len(n.queue)
-	for ; left > 0 && (len(n.pools) == 0 || n.full() == nil); left-- {
+	all := n.early
+	n.early = false
+	for left := len(n.queue); left > 0 && (all || n.full() == nil); left-- {
 		e := n.queue[0]
 		n.queue[0] = nil
 		n.queue = n.queue[1:]
@@ -80,7 +87,9 @@ func (w *taskWriter) allocate(e *entry) {
 		if !ok {
 			w.undo(addresses)
 			n.queue = append(n.queue, e)
-			w.explain(t, n.problem())
+			n.early = n.early || len(n.pools) == 0
+			e.problem = n.problem()
+			w.explain(e)
 			return
 		}
 		of := &pb.TaskAddress{NetworkId: a.NetworkId, Addresses: make([]string, len(taken))}
@@ -115,9 +124,10 @@ func (n *network) problem() string {
 	return ""
 }
 
-func (w *taskWriter) explain(t *pb.Task, problem string) {
-	if problem != "" && t.GetStatus().GetMessage() != store.Waiting(problem) {
-		w.add(&pb.TaskAllocation{Id: t.Id, Problem: problem})
+// explain tells a task in a queue why it waits, unless it says so already.
+func (w *taskWriter) explain(e *entry) {
+	if e.problem != "" && e.task.GetStatus().GetMessage() != store.Waiting(e.problem) {
+		w.add(&pb.TaskAllocation{Id: e.task.Id, Problem: e.problem})
 	}
 }
 
@@ -137,23 +147,22 @@ func (w *taskWriter) flush() {
 
 // settleTasks takes back what a finished proposal did not give: it was not
 // committed, the task wants nothing any more, or an address was another's.
-func (b *book) settleTasks(view store.View, c *pb.AllocateTasks) (again bool) {
+func (b *book) settleTasks(view store.View, c *pb.AllocateTasks) {
 	for _, a := range c.Tasks {
 		t := view.Task(a.Id)
 		if len(a.Addresses) > 0 && !slices.EqualFunc(t.GetAddresses(), a.Addresses, sameAddress) {
 			b.disown(view, a.Addresses)
 		}
 		e := b.waiting[a.Id]
-		if e == nil || !e.flying || len(a.Addresses) == 0 {
-			continue
-		}
-		e.flying = false
-		if t.GetStatus().GetState() == pb.TaskState_TASK_STATE_NEW && t != nil {
+		switch {
+		case e == nil || t.GetStatus().GetState() != pb.TaskState_TASK_STATE_NEW:
+		case a.Problem != "" && t.GetStatus().GetMessage() != store.Waiting(e.problem):
+			b.untold = append(b.untold, e)
+		case a.Problem == "" && e.flying:
+			e.flying = false
 			b.fresh = append(b.fresh, e)
-			again = true
 		}
 	}
-	return again
 }
 
 func sameAddress(a, b *pb.TaskAddress) bool {
