@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
+	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/netns"
 )
 
@@ -214,10 +215,20 @@ func (d *Device) configure(w Wanted) error {
 		return nil
 	}
 	if err := d.driver.configure(c); err != nil {
-		return fmt.Errorf("configure %s: %w", LinkName, err)
+		return failed("configure", w, err)
 	}
 	d.port, d.peers = w.Port, want
 	return nil
+}
+
+// failed says what an error means: which step finds the port taken depends on
+// the driver.
+func failed(step string, w Wanted, err error) error {
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fault.New(fault.InUse, "encrypt traffic: another program on this node uses UDP port %d", w.Port).
+			WithTry("ss -ulpn 'sport = %d'", w.Port)
+	}
+	return fmt.Errorf("%s %s: %w", step, LinkName, err)
 }
 
 // remove deletes the device and its routes.

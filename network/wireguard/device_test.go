@@ -13,6 +13,7 @@ import (
 
 	rtnl "github.com/vishvananda/netlink"
 
+	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/netns"
 )
 
@@ -247,6 +248,27 @@ func TestPeersComeAndGo(t *testing.T) {
 	if after := count(); after > before+3 {
 		t.Errorf("%d file handles, %d before", after, before)
 	}
+}
+
+func TestPortInUse(t *testing.T) {
+	h := underlay(t, 1)[0]
+	var other net.PacketConn
+	h.run(func() (err error) {
+		other, err = net.ListenPacket("udp", ":51820")
+		return err
+	})
+	w := &Wanted{Port: 51820, Address: h.behind(), MTU: 1440}
+	h.run(func() error {
+		if err := h.Set(w); !fault.Is(err, fault.InUse) {
+			return fmt.Errorf("port of another program: %v", err)
+		}
+		if ok, _ := h.Check(); ok {
+			t.Error("not seen to be missing")
+		}
+		_ = other.Close()
+		return h.Set(w)
+	})
+	h.mustBeIntact()
 }
 
 func deleteLink(name string) error {

@@ -41,7 +41,7 @@ func (d *Device) setLink(w Wanted) error {
 		}
 	}
 	if err := d.host.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", LinkName, err)
+		return failed("set up", w, err)
 	}
 	return nil
 }

@@ -22,8 +22,9 @@ import (
 const (
 	// LinkName of the device.
 	LinkName = "mnwg0"
-	// RouteProtocol marks the routes of this package, in the main table.
-	RouteProtocol = 0x6d
+	// RouteProtocol marks the routes of this package, in the main table. The mesh
+	// has another: each removes what it does not want.
+	RouteProtocol = 110
 )
 
 // Peer is another node.

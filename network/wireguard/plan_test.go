@@ -79,6 +79,17 @@ func TestUAPI(t *testing.T) {
 	}
 }
 
+func TestUAPIOfNewDevice(t *testing.T) {
+	port, key := 51820, wgtypes.Key{0xcc}
+	c := wgtypes.Config{PrivateKey: &key, ListenPort: &port, Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.Key{2}}}}
+	greet(c.Peers)
+	zeros := strings.Repeat("00", 31)
+	want := "private_key=cc" + zeros + "\nlisten_port=51820\npublic_key=02" + zeros + "\npersistent_keepalive_interval=60\n"
+	if diff := cmp.Diff(want, uapi(c)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestChangeLeadsToWanted plays changes as a device would.
 func TestChangeLeadsToWanted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
