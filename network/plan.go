@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// What VXLAN (RFC 7348) and WireGuard add to a packet over IPv4, in bytes.
+	// What VXLAN (RFC 7348) and WireGuard add to a packet over IPv4, in bytes,
+	// and what more over IPv6.
 	vxlanOverhead     = 50
 	wireguardOverhead = 60
+	ipv6Overhead      = 20
 	// defaultMTU is assumed where a node does not know its own.
 	defaultMTU = 1500
 	// DefaultDataPathPort is VXLAN's registered one, as in Swarm.
@@ -93,7 +95,7 @@ func (s *State) dataPath(p *pb.NetworkPeer, encrypted bool) (netip.Addr, bool) {
 	return addr, err == nil
 }
 
-// pathMTU is the largest packet that all nodes take.
+// pathMTU is the largest packet that all nodes take, as one over IPv4.
 func (s *State) pathMTU() int {
 	mtu := uint32(0)
 	for _, p := range s.peers {
@@ -102,7 +104,10 @@ func (s *State) pathMTU() int {
 		}
 	}
 	if mtu == 0 {
-		return defaultMTU
+		mtu = defaultMTU
+	}
+	if own, ok := s.dataPath(s.peers[s.Self], false); ok && own.Is6() {
+		mtu -= ipv6Overhead
 	}
 	return int(mtu)
 }
@@ -201,9 +206,17 @@ func (s *State) Overlay() overlay.Wanted {
 	return w
 }
 
-// serving tells whether new connections may go to a task.
-func (s *State) serving(ep *pb.NetworkEndpoint) bool {
-	return ep.GetServing() && !s.withdrawn[ep.GetTaskId()]
+// serving tells whether new connections may go to a task of a network. To one on
+// a node that cannot be reached they would wait in vain.
+func (s *State) serving(seg *segment, ep *pb.NetworkEndpoint) bool {
+	if !ep.GetServing() || s.withdrawn[ep.GetTaskId()] {
+		return false
+	}
+	if ep.GetNodeId() == s.Self {
+		return true
+	}
+	_, ok := s.dataPath(s.peers[ep.GetNodeId()], seg.assigned.GetSpec().GetEncrypted())
+	return ok
 }
 
 // balance adds what a service's virtual addresses lead to.
@@ -214,7 +227,7 @@ func (s *State) balance(seg *segment, service string, out vip.Wanted) {
 	}
 	for id := range seg.members[service] {
 		ep := seg.endpoints[id]
-		if !s.serving(ep) {
+		if !s.serving(seg, ep) {
 			continue
 		}
 		for _, addr := range parseAddrs(ep.GetAddresses()) {
@@ -227,6 +240,7 @@ func (s *State) balance(seg *segment, service string, out vip.Wanted) {
 	}
 	for _, v := range vips {
 		slices.SortFunc(out[v], netip.Addr.Compare)
+		out[v] = slices.Compact(out[v]) // an address may have a new task before the old one is forgotten
 	}
 }
 
@@ -257,7 +271,7 @@ func (s *State) zone(seg *segment, service string) (dns.Service, bool) {
 		ep := seg.endpoints[id]
 		out.Tasks = append(out.Tasks, dns.Endpoint{
 			ID: id, Slot: ep.GetSlot(), Node: s.peers[ep.GetNodeId()].GetName(),
-			Addresses: parseAddrs(ep.GetAddresses()), Serving: s.serving(ep),
+			Addresses: parseAddrs(ep.GetAddresses()), Serving: s.serving(seg, ep),
 		})
 	}
 	slices.SortFunc(out.Tasks, func(a, b dns.Endpoint) int { return strings.Compare(a.ID, b.ID) })
@@ -281,9 +295,10 @@ func (s *State) Zones() map[string]map[string]dns.Service {
 
 // nameTask is what the name server has to know of a task.
 func (s *State) nameTask(l *Local) dns.Task {
-	t := dns.Task{ID: l.GetTaskId(), Netns: l.Netns, Internal: s.internal(l)}
+	t := dns.Task{ID: l.GetTaskId(), Netns: l.Netns, Options: l.GetDns().GetOptions(), Internal: s.internal(l)}
 	for _, a := range l.GetAddresses() {
 		t.Networks = append(t.Networks, a.GetNetworkId())
+		t.Domains = append(t.Domains, s.segment(a.GetNetworkId()).assigned.GetSpec().GetName())
 	}
 	for _, addr := range parseAddrs(l.GetDns().GetServers()) {
 		t.Servers = append(t.Servers, netip.AddrPortFrom(addr, 53))
@@ -291,10 +306,11 @@ func (s *State) nameTask(l *Local) dns.Task {
 	return t
 }
 
-// internal tells whether all networks of a task are internal.
+// internal tells whether all networks of a task are internal. One that is not
+// known opens no way out.
 func (s *State) internal(l *Local) bool {
 	for _, a := range l.GetAddresses() {
-		if !s.segment(a.GetNetworkId()).assigned.GetSpec().GetInternal() {
+		if n := s.segment(a.GetNetworkId()).assigned; n != nil && !n.GetSpec().GetInternal() {
 			return false
 		}
 	}
