@@ -69,6 +69,11 @@ table ip minid_local {
 		fib daddr type local dnat ip to meta l4proto . th dport map @ports
 	}
 
+	chain between {
+		type filter hook prerouting priority dstnat + 1; policy accept;
+		iifname "mnlocal0" ip daddr 172.30.0.0/20 ct status dnat meta mark set 0x0000026d
+	}
+
 	chain forward {
 		type filter hook forward priority filter; policy accept;
 		ct state established,related accept
@@ -82,6 +87,12 @@ table ip minid_local {
 		ip saddr 172.30.0.0/20 oifname != "mnlocal0" masquerade
 		ip saddr 172.30.0.0/20 ip daddr 172.30.0.0/20 ct status dnat masquerade
 		ip saddr 127.0.0.0/8 oifname "mnlocal0" masquerade
+	}
+}
+table bridge minid_local {
+	chain isolate {
+		type filter hook forward priority filter; policy accept;
+		iifname "mn*" oifname "mn*" meta mark != 0x0000026d drop
 	}
 }
 `
@@ -220,7 +231,7 @@ func (b *Bridge) mustBeListed(t *testing.T) {
 	if err != nil {
 		return
 	}
-	out, err := exec.Command(nft, "list", "table", "ip", TableName).CombinedOutput()
+	out, err := exec.Command(nft, "-s", "list", "ruleset").CombinedOutput()
 	if err != nil {
 		t.Fatalf("nft: %v: %s", err, out)
 	}

@@ -158,7 +158,7 @@ func pluggedTasks(w Wanted, bridge int) (map[string]Endpoint, error) {
 			continue
 		}
 		if t, ok := byName[l.Attrs().Name]; ok && inNamespace(t) {
-			if err := isolate(l); err != nil {
+			if err := connectCable(l); err != nil {
 				return nil, err
 			}
 			out[t.ID] = t
@@ -208,7 +208,7 @@ func (k *Kernel) plug(w Wanted, t Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("make link %s: %w", name, err)
 	}
-	if err = isolate(veth); err == nil {
+	if err = connectCable(veth); err == nil {
 		err = configure(w, t, ns)
 	}
 	if err != nil {
@@ -218,10 +218,11 @@ func (k *Kernel) plug(w Wanted, t Endpoint) error {
 	return nil
 }
 
-// isolate keeps what comes by one cable out of the others, then sets it up.
-func isolate(cable rtnl.Link) error {
-	if err := rtnl.LinkSetIsolated(cable, true); err != nil {
-		return fmt.Errorf("isolate link %s: %w", cable.Attrs().Name, err)
+// connectCable lets frames go back where they came from, which a task that
+// reaches itself by a published port needs, and sets the cable up.
+func connectCable(cable rtnl.Link) error {
+	if err := rtnl.LinkSetHairpin(cable, true); err != nil {
+		return fmt.Errorf("let link %s turn frames: %w", cable.Attrs().Name, err)
 	}
 	if err := rtnl.LinkSetUp(cable); err != nil {
 		return fmt.Errorf("set link %s up: %w", cable.Attrs().Name, err)
@@ -287,9 +288,11 @@ func (k *Kernel) loadTable(w Wanted) error {
 		return err
 	}
 	defer c.CloseLasting()
-	t := c.AddTable(table())
-	c.DelTable(t) // adding first makes deleting succeed where there was none
-	c.AddTable(t)
+	for _, t := range []*nftables.Table{table(), frameTable()} {
+		c.AddTable(t)
+		c.DelTable(t) // adding first makes deleting succeed where there was none
+		c.AddTable(t)
+	}
 	set := portMap()
 	if err := c.AddSet(set, nil); err != nil {
 		return fmt.Errorf("write port map: %w", err)
@@ -306,9 +309,9 @@ func (k *Kernel) loadTable(w Wanted) error {
 		return fmt.Errorf("write internal tasks: %w", err)
 	}
 	for _, ch := range w.chains() {
-		added := c.AddChain(&nftables.Chain{Table: t, Name: ch.name, Type: ch.kind, Hooknum: ch.hookNum, Priority: ch.prioNum})
+		added := c.AddChain(&nftables.Chain{Table: ch.table(), Name: ch.name, Type: ch.kind, Hooknum: ch.hookNum, Priority: ch.prioNum})
 		for _, r := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: t, Chain: added, Exprs: r.exprs})
+			c.AddRule(&nftables.Rule{Table: ch.table(), Chain: added, Exprs: r.exprs})
 		}
 	}
 	if err := c.Flush(); err != nil {
@@ -464,7 +467,7 @@ func (k *Kernel) linksIntact() (bool, error) {
 
 func (k *Kernel) rulesIntact(c *nftables.Conn) bool {
 	for _, ch := range (Wanted{Pool: k.pool}).chains() {
-		rules, err := c.GetRules(table(), &nftables.Chain{Table: table(), Name: ch.name})
+		rules, err := c.GetRules(ch.table(), &nftables.Chain{Table: ch.table(), Name: ch.name})
 		if err != nil || len(rules) != len(ch.rules) {
 			return false
 		}
@@ -481,8 +484,10 @@ func (k *Kernel) Destroy() error {
 	errs = append(errs, deleteLink(LinkName))
 	c, err := nft.Connect("")
 	if err == nil {
-		c.AddTable(table())
-		c.DelTable(table())
+		for _, t := range []*nftables.Table{table(), frameTable()} {
+			c.AddTable(t)
+			c.DelTable(t)
+		}
 		err = errors.Join(c.Flush(), c.CloseLasting())
 	}
 	k.Forget()

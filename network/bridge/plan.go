@@ -1,7 +1,7 @@
 // Package bridge gives every task of a node a network of its own: a namespace
 // with an address on a node-local bridge, the way out by address translation,
-// and host ports that lead in. Tasks do not see each other there: the bridge's
-// ports are isolated, and only what was translated to a task is let in.
+// and host ports that lead in. Tasks do not see each other there: no frame
+// passes from one to another, and only what was translated to a task is let in.
 //
 // What the kernel should look like is a value, Wanted; Kernel.Set makes it so.
 // Everything that this package makes in the kernel is named mn… or is in the
@@ -157,6 +157,9 @@ func (w Wanted) Render() string {
 	}
 	renderElements(&b, inside)
 	for _, c := range w.chains() {
+		if c.frames {
+			fmt.Fprintf(&b, "}\ntable bridge %s {", TableName)
+		}
 		fmt.Fprintf(&b, "\n\tchain %s {\n\t\ttype %s hook %s priority %s; policy accept;\n", c.name, c.kind, c.hook, c.priority)
 		for _, r := range c.rules {
 			fmt.Fprintf(&b, "\t\t%s\n", r.text)

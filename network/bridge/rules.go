@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -18,6 +19,15 @@ type chain struct {
 	priority string
 	prioNum  *nftables.ChainPriority
 	rules    []rule
+	// frames is set if the chain sees the frames of bridges, not packets.
+	frames bool
+}
+
+func (c chain) table() *nftables.Table {
+	if c.frames {
+		return frameTable()
+	}
+	return table()
 }
 
 type rule struct {
@@ -53,6 +63,7 @@ func (w Wanted) chains() []chain {
 			name: "local", kind: nftables.ChainTypeNAT, hook: "output", hookNum: nftables.ChainHookOutput,
 			priority: "-100", prioNum: nftables.ChainPriorityNATDest, rules: []rule{toPort},
 		},
+		between(pool),
 		forward(),
 		{
 			name: "outbound", kind: nftables.ChainTypeNAT, hook: "postrouting", hookNum: nftables.ChainHookPostrouting,
@@ -73,6 +84,46 @@ func (w Wanted) chains() []chain {
 				},
 			},
 		},
+		isolate(),
+	}
+}
+
+// allowed marks what was translated from one task to another, or to itself.
+const allowed = 0x026d
+
+// between marks what a published port leads from task to task. Where bridges
+// show their frames to the rules of packets (bridge-nf-call-iptables, which
+// others on the host may want), such a packet never leaves the bridge.
+func between(pool netip.Prefix) chain {
+	return chain{
+		name: "between", kind: nftables.ChainTypeFilter, hook: "prerouting", hookNum: nftables.ChainHookPrerouting,
+		priority: "dstnat + 1", prioNum: nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1),
+		rules: []rule{{
+			text: fmt.Sprintf("iifname %q ip daddr %s ct status dnat meta mark set 0x%08x", LinkName, pool, allowed),
+			exprs: join(ifName(expr.MetaKeyIIFNAME, expr.CmpOpEq), inPrefix(destination, pool), translated, []expr.Any{
+				&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(allowed)},
+				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+			}),
+		}},
+	}
+}
+
+// isolate keeps the frames of one cable out of all others, and out of itself.
+// The bridge's own isolation of ports would drop what is allowed, too.
+func isolate() chain {
+	cable := func(key expr.MetaKey) []expr.Any {
+		return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(linkPrefix)}}
+	}
+	return chain{
+		name: "isolate", kind: nftables.ChainTypeFilter, hook: "forward", hookNum: nftables.ChainHookForward,
+		priority: "filter", prioNum: nftables.ChainPriorityRef(-200), frames: true, // as the kernel counts for bridges
+		rules: []rule{{
+			text: fmt.Sprintf(`iifname "%s*" oifname "%s*" meta mark != 0x%08x drop`, linkPrefix, linkPrefix, allowed),
+			exprs: join(cable(expr.MetaKeyIIFNAME), cable(expr.MetaKeyOIFNAME), []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+				&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(allowed)},
+			}, drop),
+		}},
 	}
 }
 
@@ -179,6 +230,11 @@ func dnatExprs() []expr.Any {
 
 func table() *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: TableName}
+}
+
+// frameTable is the same for the frames of bridges.
+func frameTable() *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyBridge, Name: TableName}
 }
 
 func portMap() *nftables.Set {
