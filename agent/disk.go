@@ -1,8 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -107,15 +111,10 @@ func each[T any, M interface {
 	})
 }
 
-// saveSet replaces the assignments. The network's are added, as long as the rest
-// of the set is still to come.
+// saveSet replaces the assignments but the network's, which saveNetwork does.
 func (d *disk) saveSet(set *pb.AssignmentSet) error {
 	return d.db.Update(func(tx *bbolt.Tx) error {
-		old := [][]byte{bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs}
-		if set.GetRest() == 0 {
-			old = append(old, bucketNetwork)
-		}
-		if err := empty(tx, old...); err != nil {
+		if err := empty(tx, bucketTasks, bucketSpecs, bucketWithheld, bucketConfigs); err != nil {
 			return err
 		}
 		return putAll(tx, set.GetItems())
@@ -134,14 +133,22 @@ func empty(tx *bbolt.Tx, buckets ...[]byte) error {
 	return nil
 }
 
-// saveNetwork replaces the network's items.
+// saveNetwork replaces the network's items, in the order of their keys: there
+// may be many, and so they fill one page after the other.
 func (d *disk) saveNetwork(items map[itemKey]*pb.Assignment) error {
+	keys := slices.SortedFunc(maps.Keys(items), func(x, y itemKey) int {
+		return cmp.Or(cmp.Compare(x.kind, y.kind), strings.Compare(x.id, y.id))
+	})
 	return d.db.Update(func(tx *bbolt.Tx) error {
-		err := empty(tx, bucketNetwork)
-		for key, item := range items {
-			err = errors.Join(err, putNetwork(tx, key, item))
+		if err := empty(tx, bucketNetwork); err != nil {
+			return err
 		}
-		return err
+		for _, key := range keys {
+			if err := putNetwork(tx, key, items[key]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -163,6 +170,13 @@ func (d *disk) saveDiff(diff *pb.AssignmentDiff) error {
 				return err
 			}
 		}
+		for _, item := range diff.GetPut() {
+			if key, ok := networkKey(item); ok {
+				if err := putNetwork(tx, key, item); err != nil {
+					return err
+				}
+			}
+		}
 		return putAll(tx, diff.GetPut())
 	})
 }
@@ -177,10 +191,6 @@ func putAll(tx *bbolt.Tx, items []*pb.Assignment) error {
 			errs = append(errs, putSpec(tx, item.GetSpec()))
 		case item.GetConfig() != nil:
 			errs = append(errs, put(tx, bucketConfigs, item.GetConfig().GetId(), item.GetConfig()))
-		default:
-			if key, ok := networkKey(item); ok {
-				errs = append(errs, putNetwork(tx, key, item))
-			}
 		}
 	}
 	return errors.Join(errs...)

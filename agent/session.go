@@ -210,6 +210,9 @@ func (s *session) replace(set *pb.AssignmentSet) error {
 		s.cfg.Logger.Error("cannot save assignments", "error", err)
 	}
 	s.worker.replace(set)
+	if set.GetRest() == 0 {
+		s.saveNetwork()
+	}
 	select {
 	case <-s.ready:
 	default:
@@ -223,14 +226,20 @@ func (s *session) apply(diff *pb.AssignmentDiff) error {
 	if err != nil {
 		return err
 	}
-	err = s.disk.saveDiff(diff)
-	if completed {
-		err = errors.Join(err, s.disk.saveNetwork(s.worker.networkItems()))
-	}
-	if err != nil {
+	if err := s.disk.saveDiff(diff); err != nil {
 		s.cfg.Logger.Error("cannot save assignments", "error", err)
 	}
+	if completed {
+		s.saveNetwork()
+	}
 	return nil
+}
+
+// saveNetwork comes behind the tasks, which need not wait for it.
+func (s *session) saveNetwork() {
+	if err := s.disk.saveNetwork(s.worker.networkItems()); err != nil {
+		s.cfg.Logger.Error("cannot save the network's assignments", "error", err)
+	}
 }
 
 // send is the only writer of the stream.

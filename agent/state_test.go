@@ -91,8 +91,14 @@ func TestDiffsAddUp(t *testing.T) {
 		clear(model)
 		set := &pb.AssignmentSet{Sequence: 1, Items: draw("set"), Rest: rapid.Uint32Range(0, 3).Draw(t, "rest")}
 		got := newSet(set)
-		if err := errors.Join(d.saveSet(before), d.saveSet(set)); err != nil {
+		old := newSet(before)
+		if err := errors.Join(d.saveSet(before), d.saveNetwork(old.network), d.saveSet(set)); err != nil {
 			t.Fatal(err)
+		}
+		if set.Rest == 0 {
+			if err := d.saveNetwork(got.network); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for seq := range set.Rest + uint32(rapid.IntRange(0, 6).Draw(t, "diffs")) {
 			diff := &pb.AssignmentDiff{Sequence: uint64(seq) + 2}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -171,4 +172,22 @@ func TestCrashedTaskIsUnpublished(t *testing.T) {
 		t.Errorf("observed %+v", o)
 	}
 	wantCalls(t, r, w.ID, "attach", "unpublish")
+}
+
+// What ended while minid was away is unpublished when the next one looks.
+func TestTaskThatEndedUnseenIsUnpublished(t *testing.T) {
+	r := open(t)
+	id := r.start(t, wanted("sleep"))
+	o, err := r.runtime.Inspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(int(o.Pid), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.reopen(t)
+	if o := r.finish(t, id); o.Phase != task.Exited {
+		t.Errorf("observed %+v", o)
+	}
+	wantCalls(t, r, id, "attach", "unpublish")
 }
