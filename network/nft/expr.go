@@ -74,25 +74,37 @@ func register(r uint32) uint32 {
 	return r
 }
 
-// GotoTarget is the chain that an element of a verdict map, as the kernel lists
-// it, goes to; empty if it does anything else.
-func GotoTarget(e nftables.SetElement) string {
+// VerdictOf is what an element of a verdict map, as the kernel lists it, does;
+// nil if it is nothing of the kind.
+func VerdictOf(e nftables.SetElement) *expr.Verdict {
 	ad, err := netlink.NewAttributeDecoder(e.Val)
 	if err != nil {
-		return ""
+		return nil
 	}
-	goes, chain := false, ""
+	var v *expr.Verdict
+	chain := ""
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_VERDICT_CODE:
-			code := ad.Bytes()
-			goes = len(code) == 4 && int32(binary.BigEndian.Uint32(code)) == int32(expr.VerdictGoto)
+			if code := ad.Bytes(); len(code) == 4 {
+				v = &expr.Verdict{Kind: expr.VerdictKind(int32(binary.BigEndian.Uint32(code)))}
+			}
 		case unix.NFTA_VERDICT_CHAIN:
 			chain = strings.TrimRight(string(ad.Bytes()), "\x00")
 		}
 	}
-	if ad.Err() != nil || !goes {
-		return ""
+	if ad.Err() != nil || v == nil {
+		return nil
 	}
-	return chain
+	v.Chain = chain
+	return v
+}
+
+// GotoTarget is the chain that an element of a verdict map goes to; empty if it
+// does anything else.
+func GotoTarget(e nftables.SetElement) string {
+	if v := VerdictOf(e); v != nil && v.Kind == expr.VerdictGoto {
+		return v.Chain
+	}
+	return ""
 }

@@ -1,11 +1,13 @@
 package vip
 
 import (
+	"errors"
 	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 
 	"github.com/minid/minid/network/netns"
 	"github.com/minid/minid/network/nft"
@@ -35,9 +37,14 @@ func TestRepair(t *testing.T) {
 	stranger := element{set: vips4, vip: v4(77)}
 	nat := frame()[0]
 	for name, damage := range map[string]func(c *nftables.Conn) error{
-		"slot deleted":    func(c *nftables.Conn) error { return remove(c, slot) },
-		"slot changed":    func(c *nftables.Conn) error { return add(c, remove(c, slot), other) },
-		"slot too high":   func(c *nftables.Conn) error { return add(c, nil, high) },
+		"slot deleted":  func(c *nftables.Conn) error { return remove(c, slot) },
+		"slot changed":  func(c *nftables.Conn) error { return add(c, remove(c, slot), other) },
+		"slot too high": func(c *nftables.Conn) error { return add(c, nil, high) },
+		"verdict changed": func(c *nftables.Conn) error {
+			e := verdict.kernel()
+			e.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: refuse}
+			return errors.Join(remove(c, verdict), c.SetAddElements(services4.kernel(), []nftables.SetElement{e}))
+		},
 		"verdict deleted": func(c *nftables.Conn) error { return remove(c, verdict) },
 		"guard deleted":   func(c *nftables.Conn) error { return remove(c, guarded) },
 		"stranger added":  func(c *nftables.Conn) error { return add(c, nil, stranger) },
@@ -45,8 +52,8 @@ func TestRepair(t *testing.T) {
 		"rules flushed":   func(c *nftables.Conn) error { c.FlushChain(nat.kernel()); return nil },
 		"table flushed":   func(c *nftables.Conn) error { c.FlushTable(table()); return nil },
 		"chain deleted": func(c *nftables.Conn) error {
-			c.FlushChain(frame()[2].kernel())
-			c.DelChain(frame()[2].kernel())
+			c.FlushChain(frame()[1].kernel())
+			c.DelChain(frame()[1].kernel())
 			return nil
 		},
 		"chain added": func(c *nftables.Conn) error {
@@ -55,18 +62,18 @@ func TestRepair(t *testing.T) {
 		},
 		"group added": func(c *nftables.Conn) error { addChain(c, group{ipv4, 9}.chain()); return nil },
 		"rule added": func(c *nftables.Conn) error {
-			c.AddRule(&nftables.Rule{Table: table(), Chain: group{ipv4, 2}.chain().kernel(), Exprs: passKnown().exprs})
+			c.AddRule(&nftables.Rule{Table: table(), Chain: group{ipv4, 2}.chain().kernel(), Exprs: catch(ipv4).exprs})
 			return nil
 		},
 		"rule changed": func(c *nftables.Conn) error {
 			g := group{ipv4, 2}.chain()
-			g.rules = twice(group{ipv4, 1}.chain().rules[0])
+			g.rules = group{ipv4, 1}.chain().rules
 			c.FlushChain(g.kernel())
 			addChain(c, g)
 			return nil
 		},
 		"policy changed": func(c *nftables.Conn) error {
-			k, drop := frame()[2].kernel(), nftables.ChainPolicyDrop
+			k, drop := nat.kernel(), nftables.ChainPolicyDrop
 			k.Policy = &drop
 			c.AddChain(k)
 			return nil

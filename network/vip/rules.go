@@ -3,6 +3,7 @@ package vip
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -101,12 +102,13 @@ func (g group) chain() chain {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(g.family), RegAddrMin: 1},
 		),
 	}
-	return chain{name: g.name(), rules: twice(translate)}
+	return chain{name: g.name(), rules: []rule{translate}}
 }
 
 // twice because a lookup that meets the very moment of a commit finds neither
 // the old element nor the new one (Linux before 6.18 does not look again by
-// itself). The second one begins after that moment.
+// itself). What found no slot comes back here too; the second time begins after
+// that moment.
 func twice(r rule) []rule { return []rule{r, r} }
 
 // chain of the table, as text and as the kernel takes it.
@@ -129,11 +131,12 @@ const refuse = "refuse"
 
 // frame is the chains that do not depend on the VIPs. Translation is at output
 // for the task itself, and at prerouting for networks behind it (containers in
-// the container).
+// the container). Chains of this type see the first packet of a connection only,
+// so established ones pay nothing for the guard; and a refused packet leaves no
+// trace, so the next one is looked at again.
 func frame() []chain {
 	choose := append(twice(lead(ipv4)), twice(lead(ipv6))...)
-	// Where these hooks come, a translated packet no longer has the VIP in it.
-	guard := []rule{passKnown(), catch(ipv4), catch(ipv6)}
+	choose = append(choose, catch(ipv4), catch(ipv6))
 	return []chain{
 		{
 			name: "output", kind: nftables.ChainTypeNAT, hook: "output", hookNum: nftables.ChainHookOutput,
@@ -142,14 +145,6 @@ func frame() []chain {
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT, hook: "prerouting", hookNum: nftables.ChainHookPrerouting,
 			priority: "dstnat", prioNum: nftables.ChainPriorityNATDest, rules: choose,
-		},
-		{
-			name: "guard_output", kind: nftables.ChainTypeFilter, hook: "output", hookNum: nftables.ChainHookOutput,
-			priority: "filter", prioNum: nftables.ChainPriorityFilter, rules: guard,
-		},
-		{
-			name: "guard_forward", kind: nftables.ChainTypeFilter, hook: "forward", hookNum: nftables.ChainHookForward,
-			priority: "filter", prioNum: nftables.ChainPriorityFilter, rules: guard,
 		},
 		{name: refuse, rules: []rule{
 			{
@@ -179,27 +174,21 @@ func lead(f family) rule {
 	}
 }
 
-// passKnown spares the packets of established connections all further looks.
-func passKnown() rule {
-	return rule{
-		text: "ct state != new accept",
-		exprs: []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW)},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		},
-	}
-}
-
-// catch refuses what still goes to a VIP.
+// catch refuses what goes to a VIP that leads nowhere. To ask for the state is
+// what makes the kernel track connections when the table has no translation in
+// it; untracked packets do not come here at all.
 func catch(f family) rule {
 	s := set{vips, f}
 	return rule{
-		text: fmt.Sprintf("%s daddr @%s goto %s", f, s.name(), refuse),
-		exprs: append(f.only(), f.destination(),
+		text: fmt.Sprintf("ct state == new %s daddr @%s goto %s", f, s.name(), refuse),
+		exprs: slices.Concat([]expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW)},
+		}, f.only(), []expr.Any{
+			f.destination(),
 			&expr.Lookup{SourceRegister: 1, SetName: s.name()},
 			&expr.Verdict{Kind: expr.VerdictGoto, Chain: refuse},
-		),
+		}),
 	}
 }
 

@@ -105,7 +105,7 @@ type element struct {
 func (e element) String() string {
 	switch e.set.kind {
 	case services:
-		return fmt.Sprintf("%s : goto %s", e.vip, group{e.set.family, e.count}.name())
+		return fmt.Sprintf("%s : jump %s", e.vip, group{e.set.family, e.count}.name())
 	case slots:
 		return fmt.Sprintf("%s . 0x%08x : %s", e.vip, e.slot, e.to)
 	}
@@ -118,7 +118,7 @@ func (e element) kernel() nftables.SetElement {
 	switch e.set.kind {
 	case services:
 		chain := group{e.set.family, e.count}.name()
-		return nftables.SetElement{Key: key, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}
+		return nftables.SetElement{Key: key, VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
 	case slots:
 		key = binary.NativeEndian.AppendUint32(key, uint32(e.slot)) // numgen's number is the machine's
 		return nftables.SetElement{Key: key, Val: e.to.AsSlice()}
@@ -136,7 +136,11 @@ func parseElement(s set, k nftables.SetElement) (e element, ok bool) {
 	e.vip, _ = netip.AddrFromSlice(k.Key[:size])
 	switch s.kind {
 	case services:
-		g, ok := parseGroup(nft.GotoTarget(k))
+		v := nft.VerdictOf(k)
+		if v == nil || v.Kind != expr.VerdictJump {
+			return e, false
+		}
+		g, ok := parseGroup(v.Chain)
 		e.count = g.count
 		return e, ok && g.family == s.family
 	case slots:

@@ -158,11 +158,11 @@ func TestHairpin(t *testing.T) {
 // TestRefuse: what leads nowhere says so at once, in every protocol.
 func TestRefuse(t *testing.T) {
 	r, b := newClient(t, 11)
-	for name, w := range map[string]Wanted{"empty": both(), "emptied": both(11), "again": both()} {
+	for i, w := range []Wanted{both(), both(11), both()} {
 		must(t, b.Set(w))
 		must(t, b.Change(both(), nil))
 		for proto, host := range families() {
-			t.Run(name+"/"+proto, func(t *testing.T) {
+			t.Run(fmt.Sprint(i, proto), func(t *testing.T) {
 				r.in(r.hosts[client], func() error {
 					if l, err := dial(host(virtual)); !errors.Is(err, unix.ECONNREFUSED) {
 						t.Errorf("tcp: %v, %v", l, err)
@@ -180,6 +180,20 @@ func TestRefuse(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestRefuseGap: a packet that finds no slot is refused, not sent to the VIP.
+func TestRefuseGap(t *testing.T) {
+	r, b := newClient(t, 11)
+	must(t, b.Set(both(11)))
+	must(t, remove(b.session.Conn, element{set: set{slots, ipv4}, vip: v4(virtual), to: v4(11)}))
+	must(t, b.session.Flush())
+	r.in(r.hosts[client], func() error {
+		if _, err := dial(v4(virtual)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("no slot: %v", err)
+		}
+		return nil
+	})
 }
 
 // TestRemoval: a removed backend keeps its connections, loses its datagrams at
