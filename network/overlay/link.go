@@ -43,8 +43,8 @@ func isCable(l rtnl.Link) bool {
 
 // plug makes a task's cable unless have is it already.
 func (s *segment) plug(l Link, have rtnl.Link) error {
-	if have != nil && s.isPort(have) && isConfigured(l, s.net.mtu(), have.Attrs().Index) {
-		return s.fix(l, have)
+	if have != nil && have.Attrs().MasterIndex == s.bridge && adopt(l, s.net.mtu(), have.Attrs().Index) {
+		return errors.Join(s.raise(have), s.fix(l, have))
 	}
 	if have != nil {
 		if err := s.deleteLink(have); err != nil {
@@ -69,10 +69,9 @@ func (s *segment) fix(l Link, port rtnl.Link) error {
 	if err := s.handle.LinkSetLearning(port, false); err != nil {
 		return fmt.Errorf("stop %s from learning: %w", port.Attrs().Name, err)
 	}
-	entry, m := portEntry, l.mac()
-	entry.LinkIndex, entry.HardwareAddr = port.Attrs().Index, m[:]
-	if err := s.handle.NeighSet(&entry); err != nil {
-		return fmt.Errorf("lead %s to %s: %w", m, port.Attrs().Name, err)
+	s.batch.add(portEntry(netip.Addr{}, l.mac(), port.Attrs().Index))
+	for _, err := range s.batch.flush() {
+		return fmt.Errorf("lead %s to %s: %w", l.mac(), port.Attrs().Name, err)
 	}
 	return nil
 }
@@ -174,20 +173,23 @@ func (l Link) sysctls() map[string]string {
 	return map[string]string{"disable_ipv6": "0", "accept_ra": "0"}
 }
 
-// isConfigured reports whether the task's end is there as configure left it.
-func isConfigured(l Link, mtu, peer int) (ok bool) {
+// adopt reports whether the task's end is there as configure left it, and gives
+// it the MTU: that may change while connections go on.
+func adopt(l Link, mtu, peer int) (ok bool) {
 	err := netns.Do(l.Netns, func() error {
 		link, err := rtnl.LinkByName(l.name())
 		if err != nil {
 			return err
 		}
 		a, m := link.Attrs(), l.mac()
-		if a.ParentIndex != peer || a.MTU != mtu || a.Flags&net.FlagUp == 0 || !bytes.Equal(a.HardwareAddr, m[:]) {
+		if a.ParentIndex != peer || a.Flags&net.FlagUp == 0 || !bytes.Equal(a.HardwareAddr, m[:]) {
 			return nil
 		}
 		addrs, err := rtnl.AddrList(link, rtnl.FAMILY_ALL)
-		ok = hasAddresses(addrs, l.Addresses)
-		return err
+		if ok = hasAddresses(addrs, l.Addresses); err != nil || a.MTU == mtu {
+			return err
+		}
+		return rtnl.LinkSetMTU(link, mtu)
 	})
 	return ok && err == nil
 }

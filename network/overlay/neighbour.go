@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 
 	rtnl "github.com/vishvananda/netlink"
@@ -89,7 +90,7 @@ func (f found) forwards(vxlan int) (have map[netip.Addr]forward, strange []mac) 
 	return have, strange
 }
 
-// look learns what the kernel has, and deletes what is strange.
+// look learns what the kernel has, and removes what is strange.
 func (s *segment) look() error {
 	s.have = nil
 	if s.vxlan == 0 {
@@ -101,81 +102,86 @@ func (s *segment) look() error {
 	}
 	have, strange := d.forwards(s.vxlan)
 	for _, m := range strange {
-		if err := s.eraseRoute(m); err != nil {
-			return err
-		}
+		s.eraseRoute(netip.Addr{}, m)
 	}
 	s.have = have
 	return nil
 }
 
-// program makes the kernel's entries of an address as they should be.
-func (s *segment) program(addr netip.Addr) error {
-	want, wanted := s.forward(addr)
-	have, had := s.have[addr]
-	if s.vxlan == 0 || wanted == had && want == have {
+// programAll makes the kernel's entries of addresses as they should be.
+func (s *segment) programAll(addrs iter.Seq[netip.Addr]) error {
+	if s.vxlan == 0 {
 		return nil
 	}
-	delete(s.have, addr) // until it is known again
+	for addr := range addrs {
+		s.program(addr)
+	}
+	var errs []error
+	for addr, err := range s.batch.flush() {
+		delete(s.have, addr) // until it is known again
+		errs = append(errs, fmt.Errorf("lead to %s in network %s: %w", addr, s.net.ID, err))
+	}
+	return errors.Join(errs...)
+}
+
+// program queues what makes the entries of one address as they should be.
+func (s *segment) program(addr netip.Addr) {
+	want, wanted := s.forward(addr)
+	have, had := s.have[addr]
+	if wanted == had && want == have {
+		return
+	}
 	if had && have.vtep.IsValid() && (have.mac != want.mac || !want.vtep.IsValid()) {
-		if err := s.eraseRoute(have.mac); err != nil {
-			return err
-		}
+		s.eraseRoute(addr, have.mac)
 	}
 	if !wanted {
-		return s.erase(rtnl.Neigh{State: rtnl.NUD_PERMANENT, IP: addr.AsSlice()})
+		delete(s.have, addr)
+		s.batch.add(entry{remove: true, addr: addr, family: family(addr), index: s.vxlan, destination: addr})
+		return
 	}
-	if err := s.write(addr, want); err != nil {
-		return fmt.Errorf("make neighbour %s: %w", addr, err)
-	}
+	s.write(addr, want)
 	if s.have == nil {
-		s.have = map[netip.Addr]forward{}
+		s.have = make(map[netip.Addr]forward)
 	}
 	s.have[addr] = want
-	return nil
+}
+
+func family(addr netip.Addr) uint8 {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 // write adds the entries or changes them in place, so that a task that moved to
 // another node is never unreachable for it.
-func (s *segment) write(addr netip.Addr, f forward) error {
-	entries := []rtnl.Neigh{{State: rtnl.NUD_PERMANENT, IP: addr.AsSlice()}}
+func (s *segment) write(addr netip.Addr, f forward) {
 	if f.vtep.IsValid() {
-		entries = []rtnl.Neigh{
-			{Family: unix.AF_BRIDGE, State: rtnl.NUD_PERMANENT, Flags: rtnl.NTF_SELF, IP: f.vtep.AsSlice()},
-			portEntry,
-			entries[0],
-		}
+		s.batch.add(entry{
+			addr: addr, family: unix.AF_BRIDGE, state: rtnl.NUD_PERMANENT, flags: rtnl.NTF_SELF,
+			index: s.vxlan, destination: f.vtep, mac: f.mac,
+		})
+		s.batch.add(portEntry(addr, f.mac, s.vxlan))
 	}
-	for _, n := range entries {
-		n.LinkIndex, n.HardwareAddr = s.vxlan, f.mac[:]
-		if err := s.handle.NeighSet(&n); err != nil {
-			return err
-		}
-	}
-	return nil
+	s.batch.add(entry{
+		addr: addr, family: family(addr), state: rtnl.NUD_PERMANENT,
+		index: s.vxlan, destination: addr, mac: f.mac,
+	})
 }
 
 // portEntry leads a hardware address to a port of the bridge. The kernel's word
 // for that is NOARP; a permanent one would be an address of the bridge itself.
-var portEntry = rtnl.Neigh{Family: unix.AF_BRIDGE, State: rtnl.NUD_NOARP, Flags: rtnl.NTF_MASTER}
-
-// eraseRoute deletes the ends of the VXLAN and the port of a hardware address.
-func (s *segment) eraseRoute(m mac) error {
-	// Without an address all ends go.
-	self := rtnl.Neigh{Family: unix.AF_BRIDGE, Flags: rtnl.NTF_SELF, IP: netip.IPv4Unspecified().AsSlice()}
-	for _, n := range []rtnl.Neigh{self, portEntry} {
-		n.HardwareAddr = m[:]
-		if err := s.erase(n); err != nil {
-			return err
-		}
-	}
-	return nil
+func portEntry(addr netip.Addr, m mac, port int) entry {
+	return entry{addr: addr, family: unix.AF_BRIDGE, state: rtnl.NUD_NOARP, flags: rtnl.NTF_MASTER, index: port, mac: m}
 }
 
-func (s *segment) erase(n rtnl.Neigh) error {
-	n.LinkIndex = s.vxlan
-	if err := s.handle.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("remove neighbour entry: %w", err)
-	}
-	return nil
+// eraseRoute removes the ends of the VXLAN and the port of a hardware address.
+func (s *segment) eraseRoute(addr netip.Addr, m mac) {
+	port := portEntry(addr, m, s.vxlan)
+	port.remove = true
+	s.batch.add(entry{
+		remove: true, addr: addr, family: unix.AF_BRIDGE, flags: rtnl.NTF_SELF,
+		index: s.vxlan, destination: netip.IPv4Unspecified(), mac: m, // which is all ends
+	})
+	s.batch.add(port)
 }

@@ -162,7 +162,7 @@ func (o *Overlay) Plug(l Link) error {
 	if err != nil {
 		have, told = nil, s.announce(l.announced()) // before the task itself could hear it
 	}
-	return errors.Join(told, s.plug(l, have), s.programAll(touched))
+	return errors.Join(told, s.plug(l, have), s.programAll(slices.Values(touched)))
 }
 
 // Unplug disconnects a task from all its networks. Its namespace may be gone.
@@ -176,7 +176,7 @@ func (o *Overlay) Unplug(task string) error {
 		if s.handle == nil {
 			continue // Set will find that the link is not wanted
 		}
-		errs = append(errs, s.unplug(task), s.programAll(touched))
+		errs = append(errs, s.unplug(task), s.programAll(slices.Values(touched)))
 	}
 	return errors.Join(errs...)
 }
@@ -198,17 +198,7 @@ func (o *Overlay) Change(network string, put map[string]Remote, remove []string)
 	if s.handle == nil {
 		return fault.New(fault.State, "change network %s: it is not set up on this node", network)
 	}
-	return errors.Join(s.programAll(touched), s.announce(s.announced(put)))
-}
-
-func (s *segment) programAll(addrs []netip.Addr) error {
-	var errs []error
-	for _, addr := range addrs {
-		if err := s.program(addr); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(s.programAll(slices.Values(touched)), s.announce(s.announced(put)))
 }
 
 // SetPeers changes whom VXLAN is accepted from.
@@ -246,7 +236,7 @@ func (o *Overlay) Destroy() error {
 func (o *Overlay) Close() {
 	for _, s := range o.segments {
 		if s.handle != nil {
-			s.handle.Close()
+			s.close()
 		}
 	}
 	o.host.Close()

@@ -2,14 +2,18 @@ package overlay
 
 import (
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	rtnl "github.com/vishvananda/netlink"
 
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/netns"
@@ -298,6 +302,42 @@ func TestNetworkChanges(t *testing.T) {
 	mustReach(t, s.hosts[0].task("a1"), "10.0.0.3", "fd00::4")
 	big := strings.Repeat("x", 10_000) // in fragments
 	if err := askText(s.hosts[0].task("a1"), "udp", "10.0.0.3", big, patience); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMTUChanges in place: a node with a smaller one may join at any time, and
+// connections have to go on.
+func TestMTUChanges(t *testing.T) {
+	s := newStage(t)
+	h := s.hosts[0]
+	var c net.Conn
+	must(t, netns.Do(h.task("a1"), func() (err error) {
+		c, err = net.DialTimeout("tcp", "10.0.0.3:7", patience)
+		return err
+	}))
+	defer c.Close()
+	before := linkIndex(t, h.task("a1"), "eth1")
+	for i, h := range s.hosts {
+		n := h.network("web", 4096)
+		n.MTU = 1300
+		h.run(func() error { return h.SetNetwork(n, s.want[i].Remotes["web"]) })
+		h.mustBeIntact()
+	}
+	if after := linkIndex(t, h.task("a1"), "eth1"); after != before {
+		t.Error("the task's link was made anew")
+	}
+	must(t, netns.Do(h.task("a1"), func() error {
+		link, err := rtnl.LinkByName("eth1")
+		if err == nil && link.Attrs().MTU != 1300 {
+			t.Errorf("the task's MTU is %d", link.Attrs().MTU)
+		}
+		return err
+	}))
+	_ = c.SetDeadline(time.Now().Add(patience))
+	text := []byte(strings.Repeat("x", 20_000))
+	go func() { _, _ = c.Write(text) }()
+	if _, err := io.ReadFull(c, make([]byte, len(text))); err != nil {
 		t.Error(err)
 	}
 }

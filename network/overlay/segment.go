@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	rtnl "github.com/vishvananda/netlink"
@@ -30,8 +31,10 @@ type segment struct {
 	path          string // of the namespace
 	inode         uint64
 	handle        *rtnl.Handle // in the namespace; nil until it was entered
+	batch         *batch       // likewise
 	bridge, vxlan int          // indices of the links
 	have          map[netip.Addr]forward
+	taken         bool // the VXLAN id was waited for in vain
 }
 
 func newSegment(n Network, remotes map[string]Remote) *segment {
@@ -54,12 +57,15 @@ func (s *segment) enter() error {
 	if s.handle != nil && s.inode == inodeOf(s.path) {
 		return nil
 	}
-	s.leave()
-	if err := netns.Ensure(s.path); err != nil {
+	if err := errors.Join(s.leave(), netns.Ensure(s.path)); err != nil {
 		return err
 	}
 	h, err := netns.Handle(s.path)
 	if err != nil {
+		return err
+	}
+	if s.batch, err = openBatch(s.path); err != nil {
+		h.Close()
 		return err
 	}
 	s.handle, s.inode = h, inodeOf(s.path)
@@ -80,17 +86,23 @@ func quiet() error {
 	return err
 }
 
-// leave deletes the VXLAN device before it lets go of the namespace: the kernel
-// would do it later, and meanwhile nobody could make it anew.
-func (s *segment) leave() {
+// leave deletes the links before it lets go of the namespace. The kernel would
+// do it later, and meanwhile nobody could make the VXLAN device anew, and tasks
+// would have interfaces that lead nowhere.
+func (s *segment) leave() error {
 	if s.handle == nil {
-		return
+		return nil
 	}
-	if s.vxlan != 0 {
-		_ = s.handle.LinkDel(&rtnl.Vxlan{LinkAttrs: rtnl.LinkAttrs{Index: s.vxlan}})
-	}
-	s.handle.Close()
+	err := removeLinks(s.handle)
+	s.close()
 	s.handle, s.vxlan, s.bridge, s.have = nil, 0, 0, nil
+	return err
+}
+
+// close lets go of the namespace and leaves it as it is.
+func (s *segment) close() {
+	s.handle.Close()
+	_ = s.batch.close()
 }
 
 func inodeOf(path string) uint64 {
@@ -121,12 +133,8 @@ func (s *segment) set(host *rtnl.Handle) error {
 	if err := s.look(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	for addr := range s.have {
-		errs = append(errs, s.program(addr))
-	}
-	for addr := range s.claims {
-		errs = append(errs, s.program(addr))
-	}
+	// What is there first: it may have to make room.
+	errs = append(errs, s.programAll(slices.Values(slices.Collect(maps.Keys(s.have)))), s.programAll(maps.Keys(s.claims)))
 	return errors.Join(errs...)
 }
 
@@ -241,43 +249,47 @@ func (s *segment) addVXLAN(host *rtnl.Handle) error {
 		err := host.LinkAdd(dev)
 		switch {
 		case err == nil:
+			s.taken = false
 			return nil
 		case !errors.Is(err, unix.EEXIST):
 			return fmt.Errorf("make VXLAN device: %w", err)
-		case time.Now().After(end):
+		case s.taken || time.Now().After(end):
+			s.taken = true
 			return fault.New(fault.InUse, "make VXLAN device of network %s: another program on this node uses VXLAN id %d on UDP port %d", s.net.ID, s.net.VNI, s.net.Port).
 				WithTry("ip -d link show type vxlan")
 		}
 	}
 }
 
-// remove takes the network out of the kernel.
+// remove takes the network out of the kernel, also one that nothing else is
+// known of.
 func (s *segment) remove() error {
 	if s.handle == nil && netns.Exists(s.path) {
-		if err := s.removeVXLANs(); err != nil {
+		h, err := netns.Handle(s.path)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		if err := removeLinks(h); err != nil {
 			return err
 		}
 	}
-	s.leave()
+	if err := s.leave(); err != nil {
+		return err
+	}
 	return netns.Remove(s.path)
 }
 
-// removeVXLANs clears a namespace that nothing else is known of.
-func (s *segment) removeVXLANs() error {
-	h, err := netns.Handle(s.path)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
+func removeLinks(h *rtnl.Handle) error {
 	links, err := h.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		if l.Type() != "vxlan" {
+		if l.Type() != "vxlan" && !isCable(l) {
 			continue
 		}
-		if err := h.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
+		if err := h.LinkDel(l); err != nil && !isGone(err) {
 			return fmt.Errorf("remove link %s: %w", l.Attrs().Name, err)
 		}
 	}
