@@ -14,7 +14,7 @@ import (
 // setTable makes the host's table as it should be, with the elements that
 // differ when it is known.
 func (o *Overlay) setTable() error {
-	want := newGuard(o.networks, o.peers)
+	want := newGuard(o.networks, o.peers, o.port)
 	if o.table != nil && maps.EqualFunc(o.table, want, equalKeys) {
 		return nil
 	}

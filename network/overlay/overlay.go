@@ -30,6 +30,7 @@ type Overlay struct {
 	host     *rtnl.Handle
 	segments map[string]*segment
 	peers    []netip.Addr
+	port     uint16
 	table    guard // as the kernel has it; nil: not known
 }
 
@@ -77,7 +78,7 @@ func (o *Overlay) Set(w Wanted) error {
 			s.addLink(l)
 		}
 	}
-	o.peers = slices.Clone(w.Peers)
+	o.peers, o.port = slices.Clone(w.Peers), w.Port
 	o.table = nil
 	if err := o.setTable(); err != nil {
 		return errors.Join(append(errs, err)...) // nothing is open that the table should guard

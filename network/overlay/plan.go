@@ -75,6 +75,9 @@ type Wanted struct {
 	Remotes map[string]map[string]Remote
 	// Peers are the data-path addresses that VXLAN is accepted from.
 	Peers []netip.Addr
+	// Port is the UDP port of the cluster's VXLAN, which other networks than these
+	// use too; 0: not known.
+	Port uint16
 }
 
 func (n Network) mtu() int {

@@ -32,11 +32,14 @@ const (
 
 // table of the wanted state.
 func (w Wanted) table() guard {
-	return newGuard(maps.Values(w.Networks), w.Peers)
+	return newGuard(maps.Values(w.Networks), w.Peers, w.Port)
 }
 
-func newGuard(networks func(func(Network) bool), peers []netip.Addr) guard {
+func newGuard(networks func(func(Network) bool), peers []netip.Addr, port uint16) guard {
 	g := guard{}
+	if port != 0 {
+		g.add(setPorts, binaryutil.BigEndian.PutUint16(port))
+	}
 	for n := range networks {
 		if n.VNI == 0 {
 			continue
