@@ -67,10 +67,24 @@ func (s *State) changes(d Dirty) changes {
 	}
 	for network, addrs := range d.goneTasks {
 		if s.Used(network) {
-			c.gone[network] = slices.SortedFunc(maps.Keys(addrs), netip.Addr.Compare)
+			if free := s.networks[network].free(addrs); len(free) > 0 {
+				c.gone[network] = free
+			}
 		}
 	}
 	return c
+}
+
+// free are those addresses that no task has by now: connections to one that has
+// a new task are the new task's.
+func (seg *segment) free(addrs map[netip.Addr]bool) (out []netip.Addr) {
+	for addr := range addrs {
+		if seg.holders[addr.String()] == 0 {
+			out = append(out, addr)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 func union[A, B any](a map[string]A, b map[string]B) map[string]bool {

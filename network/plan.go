@@ -187,6 +187,9 @@ func (s *State) vxlanPeers() []netip.Addr {
 // Overlay is the whole of what the overlays should be.
 func (s *State) Overlay() overlay.Wanted {
 	w := overlay.Wanted{Networks: map[string]overlay.Network{}, Remotes: map[string]map[string]overlay.Remote{}, Peers: s.vxlanPeers()}
+	if s.ingress != nil {
+		w.Port = dataPathPort(s.ingress)
+	}
 	for id, seg := range s.networks {
 		if len(seg.locals) == 0 || seg.assigned == nil {
 			continue

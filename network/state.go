@@ -42,6 +42,9 @@ type segment struct {
 	endpoints map[string]*pb.NetworkEndpoint
 	members   map[string]map[string]bool // service → tasks
 	locals    map[string]bool            // tasks that are plugged in here
+	// holders counts the tasks that have an address: a new one may have it before
+	// the old one is forgotten.
+	holders map[string]int
 }
 
 // Local is a task of this node that has its namespace.
@@ -187,6 +190,7 @@ func (s *State) segment(id string) *segment {
 			endpoints: map[string]*pb.NetworkEndpoint{},
 			members:   map[string]map[string]bool{},
 			locals:    map[string]bool{},
+			holders:   map[string]int{},
 		}
 		s.networks[id] = seg
 	}
@@ -277,6 +281,8 @@ func (s *State) putEndpoint(ep *pb.NetworkEndpoint) {
 	old := seg.endpoints[id]
 	s.countOnNode(old, -1)
 	s.countOnNode(ep, 1)
+	seg.hold(old, -1)
+	seg.hold(ep, 1)
 	seg.endpoints[id] = ep
 	if seg.members[ep.GetServiceId()] == nil {
 		seg.members[ep.GetServiceId()] = map[string]bool{}
@@ -295,6 +301,7 @@ func (s *State) removeEndpoint(task, network string) {
 		return
 	}
 	s.countOnNode(old, -1)
+	seg.hold(old, -1)
 	delete(seg.endpoints, task)
 	delete(seg.members[old.GetServiceId()], task)
 	if len(seg.members[old.GetServiceId()]) == 0 {
@@ -309,6 +316,15 @@ func (s *State) removeEndpoint(task, network string) {
 func (s *State) goneTask(network string, old *pb.NetworkEndpoint) {
 	for _, addr := range parseAddrs(old.GetAddresses()) {
 		mark(&s.dirty.goneTasks, network, addr)
+	}
+}
+
+func (seg *segment) hold(ep *pb.NetworkEndpoint, by int) {
+	for _, addr := range ep.GetAddresses() {
+		seg.holders[addr] += by
+		if seg.holders[addr] == 0 {
+			delete(seg.holders, addr)
+		}
 	}
 }
 

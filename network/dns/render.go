@@ -23,7 +23,7 @@ func Render(networks map[string]map[string]Service) string {
 
 func (s Service) render(b *strings.Builder) {
 	made := newService(s)
-	fmt.Fprintf(b, "\t%s: %s", s.Name, list(made.direct))
+	fmt.Fprintf(b, "\t%s: %s", s.Name, spelled(made.direct))
 	if len(s.VIPs) > 0 {
 		b.WriteString(" (virtual)")
 	}
@@ -35,7 +35,7 @@ func (s Service) render(b *strings.Builder) {
 		fmt.Fprintf(b, "\t\tport %d/%s%s\n", p.Number, p.Protocol, after(" ", p.Name))
 	}
 	for i, t := range s.Tasks {
-		fmt.Fprintf(b, "\t\t%s%s: %s", dotted(made.places[i]), t.ID, list(t.Addresses))
+		fmt.Fprintf(b, "\t\t%s%s: %s", dotted(made.places[i]), t.ID, spelled(t.Addresses))
 		if !t.Serving {
 			b.WriteString(" (not serving)")
 		}
@@ -43,7 +43,7 @@ func (s Service) render(b *strings.Builder) {
 	}
 }
 
-func list(addrs []netip.Addr) string {
+func spelled(addrs []netip.Addr) string {
 	if len(addrs) == 0 {
 		return "nothing"
 	}
