@@ -37,6 +37,7 @@ var filters = [...]filter{
 	{name: "resources", fits: enough, why: whyEnough},
 	{name: "constraints", fits: constrained, why: whyConstrained},
 	{name: "platform", fits: runsImage, why: whyRunsImage},
+	{name: "networks", fits: reached, why: whyReached},
 	{name: "ports", fits: portsFree, why: whyPortsFree},
 	{name: "max-replicas", fits: belowMax, why: whyBelowMax},
 }
@@ -45,7 +46,7 @@ var filters = [...]filter{
 // its state and load.
 func lasting(n *node, need *Requirements) bool {
 	q := &query{need: need}
-	return constrained(q, n) && runsImage(q, n)
+	return constrained(q, n) && runsImage(q, n) && reached(q, n)
 }
 
 // fits tells whether a usable node of the right class has room.
@@ -138,6 +139,18 @@ func runsImage(q *query, n *node) bool {
 func whyRunsImage(_ *query, n *node) refusal {
 	what := n.os + "/" + n.arch + ", for which the image is not built"
 	return refusal{reason: reason{"runs " + what, "run " + what}}
+}
+
+func reached(q *query, n *node) bool {
+	return (!q.need.overlay || n.dataPath) && (!q.need.encrypted || n.key)
+}
+
+func whyReached(_ *query, n *node) refusal {
+	what := "no data path address for its networks' traffic"
+	if n.dataPath {
+		what = "no WireGuard key for encrypted networks"
+	}
+	return refusal{reason: reason{"has " + what, "have " + what}}
 }
 
 func portsFree(q *query, n *node) bool {

@@ -15,8 +15,8 @@ type advisor struct {
 	*query
 	service string
 	// The nodes to advise about, the one with the least name each.
-	label, activate, memory, cpu, full *node
-	down                               bool
+	label, activate, memory, cpu, full, unreached *node
+	down                                          bool
 }
 
 // consider takes note of a node that was refused by the filter at a position.
@@ -40,6 +40,8 @@ func (a *advisor) consider(n *node, refusedBy int) {
 		a.considerSize(n)
 	case "max-replicas":
 		a.full = lesser(a.full, n)
+	case "networks":
+		a.unreached = lesser(a.unreached, n)
 	}
 }
 
@@ -93,6 +95,10 @@ func (a *advisor) hint(nodes int, w Waiting) string {
 		return fmt.Sprintf("minictl service update --reserve-cpu %s %s", formatCPU(cpu-cpu%1e6), a.service)
 	case a.full != nil:
 		return fmt.Sprintf("minictl service update --replicas-max-per-node %d %s", a.need.maxPerNode+1, a.service)
+	case a.unreached != nil && !a.unreached.dataPath:
+		return "minid --data-path-addr ADDRESS, on node " + a.unreached.display()
+	case a.unreached != nil:
+		return "minid check, on node " + a.unreached.display()
 	case a.down:
 		return "minictl node ls"
 	}

@@ -26,7 +26,7 @@ type node struct {
 	level int // in Set.levels, -1 for none
 }
 
-// attributes are what constraints, platforms and preferences look at.
+// attributes are what constraints, platforms, networks and preferences look at.
 type attributes struct {
 	name     string
 	role     pb.NodeRole
@@ -34,10 +34,14 @@ type attributes struct {
 	os, arch string
 	labels   map[string]string
 	engine   map[string]string
+	// dataPath and key tell whether other nodes can send it the traffic of
+	// networks, in clear and encrypted.
+	dataPath, key bool
 }
 
 func (a attributes) equal(b attributes) bool {
 	return a.name == b.name && a.role == b.role && a.addr == b.addr && a.os == b.os && a.arch == b.arch &&
+		a.dataPath == b.dataPath && a.key == b.key &&
 		maps.Equal(a.labels, b.labels) && maps.Equal(a.engine, b.engine)
 }
 
@@ -54,6 +58,9 @@ func attributesOf(p *pb.Node) attributes {
 		arch:   normalArch(p.GetDescription().GetPlatform().GetArchitecture()),
 		labels: p.GetSpec().GetLabels(),
 		engine: p.GetDescription().GetEngineLabels(),
+
+		dataPath: p.GetDescription().GetDataPathAddr() != "",
+		key:      len(p.GetDescription().GetWireguardKey()) > 0,
 	}
 }
 

@@ -17,8 +17,11 @@ type Requirements struct {
 	spread      []SpreadKey
 	need        resources
 	maxPerNode  int
-	// class names what is asked of a node's lasting attributes (constraints and
-	// platforms): equal classes have the same candidate nodes.
+	// overlay is set for tasks on a network that reaches over nodes, encrypted if
+	// one of these is.
+	overlay, encrypted bool
+	// class names what is asked of a node's lasting attributes (constraints,
+	// platforms and networks): equal classes have the same candidate nodes.
 	class string
 	// key names everything but maxPerNode and spread: where tasks of one service
 	// find no room, those of another with the same key find none either.
@@ -52,8 +55,9 @@ func (p hostPort) String() string {
 
 // Compile reads a task spec. A nil spec asks for nothing. A constraint that
 // cannot be read (the control API admits none) is one that no node satisfies;
-// an unreadable preference is ignored.
-func Compile(spec *pb.TaskSpec) *Requirements {
+// an unreadable preference is ignored. The networks are those that the tasks
+// are on.
+func Compile(spec *pb.TaskSpec, networks ...*pb.Network) *Requirements {
 	r := &Requirements{
 		need: resources{
 			cpu: spec.GetResources().GetReserveNanoCpus(),
@@ -77,6 +81,12 @@ func Compile(spec *pb.TaskSpec) *Requirements {
 	}
 	for _, p := range spec.GetContainer().GetPlatforms() {
 		r.platforms = append(r.platforms, platform{strings.ToLower(p.GetOs()), normalArch(p.GetArchitecture())})
+	}
+	for _, n := range networks {
+		if n.GetSpec().GetDriver() != pb.NetworkSpec_DRIVER_BRIDGE {
+			r.overlay = true
+			r.encrypted = r.encrypted || n.GetSpec().GetEncrypted()
+		}
 	}
 	r.class = r.className()
 	r.key = fmt.Sprintf("%s\x00%d %d %v", r.class, r.need.cpu, r.need.mem, r.ports)
@@ -107,6 +117,9 @@ func (r *Requirements) className() string {
 	}
 	for _, p := range r.platforms {
 		b.WriteString(p.os + "/" + p.arch + "\x01")
+	}
+	if r.overlay {
+		fmt.Fprintf(&b, "overlay %v", r.encrypted)
 	}
 	return b.String()
 }

@@ -37,9 +37,20 @@ type versionKey struct {
 
 func requirementsOf(v store.View, t *pb.Task) *Requirements {
 	if service := v.Service(t.GetServiceId()); service != nil {
-		return Compile(store.TaskSpec(service, t.GetSpecVersion()))
+		return CompileIn(v, store.TaskSpec(service, t.GetSpecVersion()))
 	}
 	return Compile(nil)
+}
+
+// CompileIn reads a task spec whose networks are those of a snapshot.
+func CompileIn(v store.View, spec *pb.TaskSpec) *Requirements {
+	var networks []*pb.Network
+	for _, a := range spec.GetNetworks() {
+		if n := v.Network(a.GetNetworkId()); n != nil {
+			networks = append(networks, n)
+		}
+	}
+	return Compile(spec, networks...)
 }
 
 // Failed tells whether a task's end speaks against its node.

@@ -1,10 +1,13 @@
 package orchestrator
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/scheduler"
+	"github.com/minid/minid/store"
 )
 
 // Fits tells whether a node satisfies what a task spec demands of labels,
@@ -45,9 +48,10 @@ func (s *set) fitsVersion(n *pb.Node, version uint64) bool {
 func (s *set) fitsNow(n *pb.Node) bool { return s.fitsVersion(n, s.service.SpecVersion) }
 
 // NeedsReplacement tells whether a task that runs on a node and was made from
-// old has to make room for one made from next. A change of restart policy or
-// pull credentials never needs it: managers look the former up in the present
-// spec, and the image is there already. Nor does a change of placement (or of
+// old has to make room for one made from next. A change of restart policy,
+// pull credentials or ports of mode ingress never needs it: managers look the
+// first up in the present spec, the image is there already, and such ports are
+// the nodes' and not the task's. Nor does a change of placement (or of
 // the image's known platforms) where the node still fits. Everything else
 // does, log settings too, as they take effect when a container is made.
 func NeedsReplacement(old, next *pb.TaskSpec, node *pb.Node, fits Fits) bool {
@@ -65,6 +69,7 @@ func template(spec *pb.TaskSpec) *pb.TaskSpec {
 		return nil
 	}
 	t.Restart, t.Placement = nil, nil
+	t.Ports = slices.DeleteFunc(t.Ports, store.Ingress)
 	if t.Container != nil {
 		t.Container.PullAuth, t.Container.Platforms = nil, nil
 	}

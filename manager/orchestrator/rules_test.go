@@ -31,7 +31,13 @@ func TestNeedsReplacement(t *testing.T) {
 		{"secret", func(s *pb.TaskSpec) { s.Container.Secrets = []*pb.FileReference{{Id: "s"}} }, true},
 		{"force", func(s *pb.TaskSpec) { s.ForceUpdate++ }, true},
 		{"resources", func(s *pb.TaskSpec) { s.Resources = &pb.ResourceRequirements{LimitPids: 1} }, true},
-		{"ports", func(s *pb.TaskSpec) { s.Ports = []*pb.PortConfig{{Target: 80}} }, true},
+		{"host ports", func(s *pb.TaskSpec) {
+			s.Ports = []*pb.PortConfig{{Target: 80, Mode: pb.PortConfig_MODE_HOST}, {Target: 80, Mode: pb.PortConfig_MODE_INGRESS}}
+		}, true},
+		{"ingress ports", func(s *pb.TaskSpec) {
+			s.Ports = []*pb.PortConfig{{Target: 80, Published: 8080, Mode: pb.PortConfig_MODE_INGRESS}}
+		}, false},
+		{"network", func(s *pb.TaskSpec) { s.Networks = []*pb.NetworkAttachment{{NetworkId: "w"}} }, true},
 		{"log", func(s *pb.TaskSpec) { s.Log = &pb.LogConfig{MaxFiles: 2} }, true},
 		{"restart policy", func(s *pb.TaskSpec) { s.Restart = &pb.RestartPolicy{MaxAttempts: 1} }, false},
 		{"pull credentials", func(s *pb.TaskSpec) { s.Container.PullAuth = []byte("x") }, false},

@@ -243,6 +243,9 @@ func (s *set) create(sl *slot, t *pb.Task) {
 	t.ServiceId, t.ServiceName = s.service.Id, s.service.GetSpec().GetName()
 	t.Slot, t.NodeId = sl.place.slot, sl.place.node
 	t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: timestamppb.New(s.now), Message: "waiting to be placed"}
+	if len(s.specOf(t.SpecVersion).GetNetworks()) > 0 {
+		t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_NEW, At: timestamppb.New(s.now), Message: "waiting for its addresses"}
+	}
 	s.plan.Create = append(s.plan.Create, t)
 }
 

@@ -15,7 +15,10 @@ const maxRetries = 1000
 // book is the store as placement sees it: the scheduler's account of nodes and
 // assigned tasks, and the waiting tasks in groups.
 type book struct {
-	set      *scheduler.Set
+	set *scheduler.Set
+	// view is the store as it is now. Networks are looked up in it: what matters
+	// of them never changes, and they are there as long as a service needs them.
+	view     func() store.View
 	services map[string]*service
 	waiting  map[string]*entry
 	// dirty groups have tasks that no pass has looked at.
@@ -64,8 +67,8 @@ type entry struct {
 
 func (e *entry) waits() bool { return !e.gone && e.node == "" }
 
-func newBook(v store.View) *book {
-	b := &book{set: scheduler.NewSet(), services: map[string]*service{}, waiting: map[string]*entry{}}
+func newBook(v store.View, now func() store.View) *book {
+	b := &book{set: scheduler.NewSet(), view: now, services: map[string]*service{}, waiting: map[string]*entry{}}
 	for n := range v.Nodes() {
 		b.set.PutNode(n)
 	}
@@ -170,7 +173,7 @@ func (b *book) need(t *pb.Task) *scheduler.Requirements {
 	}
 	need := s.needs[t.GetSpecVersion()]
 	if need == nil {
-		need = scheduler.Compile(store.TaskSpec(s.object, t.GetSpecVersion()))
+		need = scheduler.CompileIn(b.view(), store.TaskSpec(s.object, t.GetSpecVersion()))
 		s.needs[t.GetSpecVersion()] = need
 	}
 	return need
@@ -345,7 +348,7 @@ func (b *book) groupOf(g *group) scheduler.Group {
 		Need:      g.service.needs[g.version],
 	}
 	if sg.Need == nil {
-		sg.Need = scheduler.Compile(store.TaskSpec(o, g.version))
+		sg.Need = scheduler.CompileIn(b.view(), store.TaskSpec(o, g.version))
 		g.service.needs[g.version] = sg.Need
 	}
 	return sg

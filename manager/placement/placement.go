@@ -71,7 +71,7 @@ func (p *Placement) session(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	l := &loop{
 		Config:  p.Config,
-		book:    newBook(view),
+		book:    newBook(view, p.State.View),
 		results: make(chan result, maxInFlight),
 		timer:   time.NewTimer(0),
 	}
