@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -18,7 +19,7 @@ type image struct {
 	elements map[key]value
 	// services are the keys of each published port.
 	services map[Published]map[key]bool
-	// worn slots are out of use since then.
+	// worn slots and arrivals are out of use since then.
 	worn map[key]time.Time
 	// groups whose chain is there.
 	groups map[group]use
@@ -202,19 +203,50 @@ func (c *change) leave(p Published, to target) {
 	c.left[p][to] = true
 }
 
-// retire takes an element out of use: at once where it leads to a chain, later
-// where it is a slot.
+// retire takes an element out of use: at once where it leads a new connection to
+// a chain, later where it is a slot, or leads what other nodes send: they may
+// not have heard yet, and the task that leaves still serves while it drains.
 func (m *image) retire(c *change, k key, now time.Time) {
-	if !k.kind.leads() {
+	if !k.kind.leads() || k.kind == arrivals {
 		if _, already := m.worn[k]; !already {
 			m.worn[k] = now
 		}
 		return
 	}
+	m.drop(&c.second, k, now)
+}
+
+// drop removes an element.
+func (m *image) drop(t *transaction, k key, now time.Time) {
 	v := m.elements[k]
-	m.unuse(v.group, now)
-	m.forget(k)
-	c.second.delete = append(c.second.delete, pair{k, v})
+	if k.kind.leads() {
+		m.unuse(v.group, now)
+	}
+	t.delete = append(t.delete, pair{k, v})
+	delete(m.elements, k)
+	delete(m.services[k.port], k)
+	delete(m.worn, k)
+	if len(m.services[k.port]) == 0 {
+		delete(m.services, k.port)
+	}
+}
+
+// end stops leading to tasks that have ended what other nodes still send, so
+// that it is refused at once.
+func (m *image) end(ended map[netip.Addr]bool, now time.Time) (t transaction) {
+	for k := range m.worn {
+		if k.kind != arrivals {
+			continue
+		}
+		serves := false
+		for i := range m.elements[k].group.count {
+			serves = serves || !ended[m.elements[key{kind: here, port: k.port, slot: i}].to.addr]
+		}
+		if !serves {
+			m.drop(&t, k, now)
+		}
+	}
+	return t
 }
 
 // lay puts an element in its place.
@@ -249,12 +281,6 @@ func (c *change) freshen(p Published) {
 	c.fresh[p] = true
 }
 
-func (m *image) forget(k key) {
-	delete(m.elements, k)
-	delete(m.services[k.port], k)
-	delete(m.worn, k)
-}
-
 func (m *image) use(c *change, g group) {
 	u, there := m.groups[g]
 	if !there {
@@ -277,11 +303,7 @@ func (m *image) sweep(now time.Time) (t transaction) {
 		if now.Sub(since) < grace {
 			continue
 		}
-		t.delete = append(t.delete, pair{k, m.elements[k]})
-		m.forget(k)
-		if len(m.services[k.port]) == 0 {
-			delete(m.services, k.port)
-		}
+		m.drop(&t, k, now)
 	}
 	for g, u := range m.groups {
 		if u.ports == 0 && now.Sub(u.left) >= grace {

@@ -211,11 +211,18 @@ func (m *Mesh) Sweep() error {
 }
 
 // Forget ends the connections of tasks that have ended, by their addresses: what
-// a client sends next is led elsewhere, and answered by a reset.
+// a client sends next is led elsewhere, and answered by a reset. Until then, and
+// for a second at least, a task that Change has taken out still gets what other
+// nodes send to this one.
 func (m *Mesh) Forget(local []netip.Addr) error {
 	ended := make(map[netip.Addr]bool, len(local))
 	for _, addr := range local {
 		ended[addr] = true
+	}
+	if m.state == present {
+		if err := m.commit(m.image.end(ended, time.Now())); err != nil {
+			return m.result(err, true)
+		}
 	}
 	return forget(stale{ended: ended})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -306,14 +307,17 @@ func (t *task) answerStreams(l net.Listener) {
 	}
 }
 
-// dial opens a connection inside a namespace. A source port of 0 is any.
+// dial opens a connection inside a namespace. A source port of 0 is any; others
+// may be shared.
 func (w *world) dial(ns, network, to string, sourcePort int) (c net.Conn, err error) {
-	d := net.Dialer{Timeout: patience}
-	if sourcePort != 0 {
-		d.LocalAddr = &net.TCPAddr{Port: sourcePort}
-		if network == "udp4" {
-			d.LocalAddr = &net.UDPAddr{Port: sourcePort}
-		}
+	d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		return errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		}), err)
+	}}
+	d.LocalAddr = &net.TCPAddr{Port: sourcePort}
+	if network == "udp4" {
+		d.LocalAddr = &net.UDPAddr{Port: sourcePort}
 	}
 	err = netns.Do(ns, func() error {
 		c, err = d.Dial(network, to)
