@@ -386,3 +386,52 @@ func TestCoalesceKeepsTheOutcome(t *testing.T) {
 		}
 	})
 }
+
+// Who leaves and comes back within a round, or comes and leaves, only hears what
+// those do who stayed, or nothing.
+func TestTopicForgetsBriefVisits(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		steps string // of the node b: + joins, - leaves
+		begin bool   // whether it was there before
+		want  []string
+	}{
+		{"stays", "", true, []string{"new"}},
+		{"one reason for another", "+-", true, []string{"new"}},
+		{"away and back", "-+", true, []string{"new"}},
+		{"comes", "+", false, []string{"new", "old"}},
+		{"comes and goes", "+-", false, nil},
+		{"goes", "-", true, []string{"-new", "-old", "new"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			topic := newTopic()
+			topic.join("a")
+			if test.begin {
+				topic.join("b")
+			}
+			topic.set(networkKey("old"), &pb.Assignment{})
+			topic.settle()
+			topic.set(networkKey("new"), &pb.Assignment{})
+			for _, step := range test.steps {
+				if step == '+' {
+					topic.join("b")
+				} else {
+					topic.leave("b")
+				}
+			}
+			heard := map[string][]string{}
+			topic.publish(func(node string, changes []*change) {
+				for _, c := range changes {
+					name := c.key.id
+					if c.put == nil {
+						name = "-" + name
+					}
+					heard[node] = append(heard[node], name)
+				}
+			})
+			slices.Sort(heard["b"])
+			wantNames(t, "b", heard["b"], test.want...)
+			wantNames(t, "a", heard["a"], "new")
+		})
+	}
+}
