@@ -55,8 +55,7 @@ func Dial(path string) (*Session, error) {
 // Own makes the table, or takes it over, so that nobody but this session can
 // change it and it stays when the session ends. Where the kernel cannot do that
 // the table is an ordinary one, and owned is false. Commands that are queued
-// stay queued. An owned table must not be added again: that would disown it, which the
-// kernel refuses.
+// stay queued. AddTable of an owned table fails, as it would disown it.
 func (s *Session) Own(t *nftables.Table) (owned bool, err error) {
 	err = s.addTable(t, flagOwner|flagPersist)
 	if err == nil {

@@ -174,7 +174,7 @@ func (c *change) leave(vip netip.Addr, before, after []netip.Addr) {
 	}
 }
 
-// arrange gives each wanted backend a slot. One that has a slot below their
+// arrange gives each wanted backend, of a sorted list, a slot. One that has a slot below their
 // number keeps it, so that a change costs what changes.
 func arrange(have, want []netip.Addr) []netip.Addr {
 	out := make([]netip.Addr, len(want))

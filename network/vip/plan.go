@@ -3,10 +3,10 @@
 //
 // A VIP stands for all ports and protocols, so the address alone decides: the
 // map services leads a VIP to a chain that draws a number below its count of
-// backends, and the map slots leads VIP and number to a backend. Nothing depends
-// on the number of services. Only the destination is rewritten, so a backend
-// sees the caller's address, and a caller may be its own backend. What goes to a
-// VIP and was not translated is refused at once.
+// backends, and the map slots leads VIP and number to a backend. A packet's way
+// does not depend on the number of services. Only the destination is rewritten,
+// so a backend sees the caller's address, and a caller may be its own backend.
+// What goes to a VIP and was not translated is refused at once.
 //
 // What the table should hold is a value, Wanted. The table is minid's own
 // wherever it is found: one that an earlier minid left is taken over.
