@@ -40,13 +40,15 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err := r.publish(ctx, id); err != nil {
 		return err
 	}
-	if _, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
-		if notThere(err) {
-			return fault.New(fault.State, "start task %s: its process is gone: %w", id, err)
-		}
+	started, err := r.tasks.Start(ctx, &tasks.StartRequest{ContainerID: id})
+	if notThere(err) {
+		return fault.New(fault.State, "start task %s: its process is gone: %w", id, err)
+	}
+	if err != nil {
 		_, err = startError(r.imageOf(id), err)
 		return err
 	}
+	awaitListening(ctx, started.GetPid(), r.recall(id).Ports)
 	return nil
 }
 
