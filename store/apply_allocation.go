@@ -39,8 +39,9 @@ func (tx *txn) allocateService(c *pb.AllocateService) error {
 		}
 	}
 	ports := c.GetEndpoint().GetPorts()
-	if slices.ContainsFunc(ports, func(p *pb.PortConfig) bool { return p.GetPublished() == 0 || !Ingress(p) }) {
-		return fault.New(fault.Invalid, "allocate service %s: a port is not published on every node", name)
+	if kept := stillPublished(c.Endpoint, old.Spec.Task); len(kept.GetPorts()) != len(ports) ||
+		slices.ContainsFunc(ports, func(p *pb.PortConfig) bool { return p.GetPublished() == 0 || !Ingress(p) }) {
+		return fault.New(fault.Invalid, "allocate service %s: a port is not one that it publishes on every node", name)
 	}
 	if err := tx.portsFree("allocate service "+name, old.Id, ports); err != nil {
 		return err

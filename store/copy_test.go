@@ -16,6 +16,11 @@ func filled(m proto.Message) proto.Message {
 	fields := m.ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
 		f := fields.Get(i)
+		if f.IsList() {
+			list := m.ProtoReflect().Mutable(f).List()
+			list.Append(list.NewElement())
+			continue
+		}
 		switch f.Kind() {
 		case protoreflect.MessageKind:
 			m.ProtoReflect().Mutable(f)

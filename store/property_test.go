@@ -40,6 +40,12 @@ func (d drawn) role() pb.NodeRole {
 
 func (d drawn) service() *pb.ServiceSpec {
 	s := webSpec(d.id("service", 3), d.id("image", 3))
+	for i := range rapid.IntRange(0, 2).Draw(d.T, "networks") {
+		withNetwork(s, []string{"w1", "w2"}[i])
+	}
+	if rapid.Bool().Draw(d.T, "published") {
+		s.Task.Ports = append(s.Task.Ports, d.port(), d.port())
+	}
 	if rapid.Bool().Draw(d.T, "with secret") {
 		withSecret(s, d.id("s", 2))
 	}
@@ -47,6 +53,82 @@ func (d drawn) service() *pb.ServiceSpec {
 		withConfig(s, d.id("c", 2))
 	}
 	return s
+}
+
+func (d drawn) port() *pb.PortConfig {
+	return &pb.PortConfig{
+		Published: rapid.SampledFrom([]uint32{0, 80, 81, 30000}).Draw(d.T, "published"),
+		Target:    rapid.Uint32Range(1, 2).Draw(d.T, "target"),
+		Protocol:  pb.PortConfig_Protocol(rapid.IntRange(0, 2).Draw(d.T, "protocol")),
+		Mode:      pb.PortConfig_Mode(rapid.IntRange(0, 2).Draw(d.T, "mode")),
+	}
+}
+
+func (d drawn) subnet() string {
+	return rapid.SampledFrom([]string{"10.0.0.0/29", "10.0.0.8/29", "10.0.0.0/28", "10.0.0.4/30", "fd00::/64"}).Draw(d.T, "subnet")
+}
+
+func (d drawn) network() *pb.NetworkSpec {
+	s := &pb.NetworkSpec{Name: d.id("net", 3), Ingress: rapid.IntRange(0, 3).Draw(d.T, "ingress") == 0}
+	if rapid.Bool().Draw(d.T, "with subnet") {
+		s.Pools = []*pb.AddressPool{{Subnet: d.subnet()}}
+	}
+	if rapid.Bool().Draw(d.T, "with VNI") {
+		s.Vni = rapid.Uint32Range(1, 3).Draw(d.T, "vni")
+	}
+	return s
+}
+
+func (d drawn) addresses() []string {
+	return rapid.SampledFrom([][]string{{"10.0.0.2"}, {"10.0.0.2/29"}, {"10.0.0.3"}, {"10.0.0.3/28", "fd00::3/64"}, {"10.0.0.4/29"}, {"x"}}).Draw(d.T, "addresses")
+}
+
+func (d drawn) endpoint() *pb.Endpoint {
+	e := &pb.Endpoint{}
+	if rapid.Bool().Draw(d.T, "with VIP") {
+		e.Vips = append(e.Vips, &pb.VirtualIP{NetworkId: d.id("w", 2), Addresses: d.addresses()})
+	}
+	if rapid.Bool().Draw(d.T, "with port") {
+		e.Ports = append(e.Ports, d.port())
+	}
+	return e
+}
+
+// allocation gives a task what the networks of its spec need, more or less.
+func (d drawn) allocation() *pb.TaskAllocation {
+	a := &pb.TaskAllocation{Id: d.id("t", 8)}
+	switch rapid.IntRange(0, 4).Draw(d.T, "allocation") {
+	case 0:
+		a.Problem = d.id("problem", 2)
+	case 1:
+		a.Addresses = []*pb.TaskAddress{{NetworkId: "w2", Addresses: d.addresses()}}
+	case 2, 3:
+		a.Addresses = []*pb.TaskAddress{{NetworkId: "w1", Addresses: d.addresses()}}
+	default:
+		a.Addresses = []*pb.TaskAddress{{NetworkId: "w1", Addresses: d.addresses()}, {NetworkId: "w2", Addresses: d.addresses()}}
+	}
+	return a
+}
+
+// networking draws a command about networks.
+func (d drawn) networking() *pb.Command {
+	makers := []func() *pb.Command{
+		func() *pb.Command { return createNetwork(d.id("w", 3), d.network()) },
+		func() *pb.Command { return removeNetwork(d.id("w", 3)) },
+		func() *pb.Command {
+			a := &pb.NetworkAllocation{Vni: rapid.Uint32Range(0, 3).Draw(d.T, "vni"), Problem: d.id("problem", 2)}
+			if rapid.Bool().Draw(d.T, "with subnet") {
+				a.Pools = []*pb.AddressPool{{Subnet: d.subnet()}}
+			}
+			return allocateNetwork(d.id("w", 3), a)
+		},
+		func() *pb.Command { return allocateService(d.id("service", 3), d.version(), d.endpoint()) },
+		func() *pb.Command { return allocateTasks(d.allocation(), d.allocation(), d.allocation()) },
+		func() *pb.Command { return allocateTasks(d.allocation(), d.allocation()) },
+		func() *pb.Command { return allocateNode(d.id("n", 3), rapid.Uint32Range(0, 3).Draw(d.T, "number")) },
+		func() *pb.Command { return networkKeys(rapid.Uint64Range(0, 3).Draw(d.T, "epoch")) },
+	}
+	return makers[rapid.IntRange(0, len(makers)-1).Draw(d.T, "networking")]()
 }
 
 func (d drawn) task() *pb.Task {
@@ -97,6 +179,8 @@ func (d drawn) command() *pb.Command {
 		func() *pb.Command { return createConfig(d.id("c", 2), d.id("conf", 2)) },
 		func() *pb.Command { return configLabels(d.id("c", 2), d.version(), map[string]string{"a": "b"}) },
 		func() *pb.Command { return removeConfig(d.id("c", 2)) },
+		d.networking, d.networking, d.networking, d.networking, d.networking,
+		d.networking, d.networking, d.networking, d.networking, d.networking,
 	}
 	return makers[rapid.IntRange(0, len(makers)-1).Draw(d.T, "command")]()
 }
@@ -206,6 +290,7 @@ func TestRandomHistories(t *testing.T) {
 			again := second.Apply(index+1, decoded(t, entry))
 			checkAnswers(t, answers, again)
 			checkIndexes(t, first.View())
+			checkClaims(t, first.View())
 		}
 		for _, s := range []*store.State{first, second} { // so that there is something to read
 			s.Apply(entries+1, &pb.Entry{Commands: []*pb.Command{createSecret("end", "end")}})
@@ -278,6 +363,8 @@ func unwrapped(o *pb.Object) (pb.Kind, store.Object) {
 		return pb.Kind_KIND_TASK, o.Task
 	case *pb.Object_Secret:
 		return pb.Kind_KIND_SECRET, o.Secret
+	case *pb.Object_Network:
+		return pb.Kind_KIND_NETWORK, o.Network
 	}
 	return pb.Kind_KIND_CONFIG, o.GetConfig()
 }

@@ -182,6 +182,44 @@ func deleteTasks(ids ...string) *pb.Command {
 	return &pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: ids}}}
 }
 
+func withNetwork(s *pb.ServiceSpec, id string) *pb.ServiceSpec {
+	s.Task.Networks = append(s.Task.Networks, &pb.NetworkAttachment{NetworkId: id, NetworkName: "net-" + id})
+	return s
+}
+
+func createNetwork(id string, spec *pb.NetworkSpec) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_CreateNetwork{CreateNetwork: &pb.CreateNetwork{Id: id, Spec: spec}}}
+}
+
+func removeNetwork(id string) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_RemoveNetwork{RemoveNetwork: &pb.RemoveNetwork{Id: id}}}
+}
+
+func allocateNetwork(id string, a *pb.NetworkAllocation) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_AllocateNetwork{AllocateNetwork: &pb.AllocateNetwork{Id: id, Allocation: a}}}
+}
+
+func allocateService(id string, ifVersion uint64, e *pb.Endpoint) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_AllocateService{AllocateService: &pb.AllocateService{Id: id, IfVersion: ifVersion, Endpoint: e}}}
+}
+
+func allocateTasks(tasks ...*pb.TaskAllocation) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_AllocateTasks{AllocateTasks: &pb.AllocateTasks{Tasks: tasks}}}
+}
+
+func allocateNode(id string, number uint32) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_AllocateNode{AllocateNode: &pb.AllocateNode{Id: id, MeshNumber: number}}}
+}
+
+// networkKeys are one key of each epoch.
+func networkKeys(epochs ...uint64) *pb.Command {
+	c := &pb.SetNetworkKeys{}
+	for _, epoch := range epochs {
+		c.Keys = append(c.Keys, &pb.NetworkKey{Epoch: epoch, Key: make([]byte, 32)})
+	}
+	return &pb.Command{Kind: &pb.Command_SetNetworkKeys{SetNetworkKeys: c}}
+}
+
 func createSecret(id, name string) *pb.Command {
 	return &pb.Command{Kind: &pb.Command_CreateSecret{CreateSecret: &pb.CreateSecret{Id: id, Spec: &pb.SecretSpec{Name: name, Data: []byte("x")}}}}
 }
