@@ -133,7 +133,7 @@ func (b *batch) read(answer []byte, first uint32, part []entry, failed map[netip
 	return done
 }
 
-// appendTo writes an entry as the message of RFC 3549 section 3.1.3 (ndmsg).
+// appendTo writes an entry as a message of RFC 3549, its neighbor setup service.
 func (e entry) appendTo(b []byte, flags uint16, seq uint32) []byte {
 	native := binary.NativeEndian
 	kind := uint16(unix.RTM_NEWNEIGH)

@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	rtnl "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/netns"
@@ -306,6 +308,39 @@ func TestNetworkChanges(t *testing.T) {
 	}
 }
 
+func TestIPv6Underlay(t *testing.T) {
+	hosts := underlay(t, 2)
+	at := func(i int) netip.Addr { return netip.MustParseAddr(fmt.Sprint("2001:db8::", i+1)) }
+	for i, h := range hosts {
+		n := h.network("web", 4096)
+		n.VTEP, n.MTU = at(i), 1430
+		w := Wanted{
+			Networks: map[string]Network{"web": n},
+			Links:    []Link{h.link(fmt.Sprint("a", i), "web", 1, fmt.Sprintf("10.0.0.%d/24", i+2), fmt.Sprintf("fd00::%d/64", i+2))},
+			Remotes:  remotes{"web": {"other": remote(at(1-i).String(), fmt.Sprintf("10.0.0.%d", 3-i), fmt.Sprintf("fd00::%d", 3-i))}},
+			Peers:    []netip.Addr{at(1 - i)},
+		}
+		h.run(func() error {
+			return errors.Join(ip("addr", "add", at(i).String()+"/64", "dev", "eth0", "nodad"), h.Set(w))
+		})
+		h.mustBeIntact()
+	}
+	h := hosts[0]
+	serve(t, hosts[1].task("a1"))
+	mustReach(t, h.task("a0"), "10.0.0.3", "fd00::3")
+	h.run(func() error { return h.SetPeers(nil) })
+	mustNotReach(t, h.task("a0"), "10.0.0.3")
+	h.run(func() error {
+		return errors.Join(h.SetPeers([]netip.Addr{at(1)}), h.Change("web", nil, []string{"other"}))
+	})
+	mustNotReach(t, h.task("a0"), "fd00::3")
+	h.mustBeIntact()
+	h.run(func() error {
+		return h.Change("web", map[string]Remote{"other": remote(at(1).String(), "10.0.0.3")}, nil)
+	})
+	mustReach(t, h.task("a0"), "10.0.0.3")
+}
+
 // TestMTUChanges in place: a node with a smaller one may join at any time, and
 // connections have to go on.
 func TestMTUChanges(t *testing.T) {
@@ -395,6 +430,41 @@ func TestNoHandlesLeak(t *testing.T) {
 	if after := count(); after > before+3 {
 		t.Errorf("%d file handles, %d before", after, before)
 	}
+}
+
+// TestBatchTellsWhatFailed: each failure is its own address's, wherever in the
+// batches it is, and what comes after it is done.
+func TestBatchTellsWhatFailed(t *testing.T) {
+	h := underlay(t, 1)[0]
+	h.run(func() error { return h.SetNetwork(h.network("web", 4096), nil) })
+	s := h.segments["web"]
+	bad := map[netip.Addr]bool{}
+	const count = 2*perSend + 7
+	for i := range count {
+		addr := netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(i%250 + 1)})
+		e := entry{addr: addr, family: family(addr), state: rtnl.NUD_PERMANENT, index: s.vxlan, destination: addr, mac: macOf(addr)}
+		if i%50 == 0 || i == count-1 {
+			e.index, bad[addr] = 9999, true
+		}
+		s.batch.add(e)
+		s.batch.add(entry{remove: true, addr: addr, family: unix.AF_INET, index: s.vxlan, destination: netip.MustParseAddr("10.9.9.9")})
+	}
+	failed := s.batch.flush()
+	for addr := range bad {
+		if failed[addr] == nil {
+			t.Errorf("%s did not fail", addr)
+		}
+	}
+	d, err := s.dump()
+	if err != nil || len(failed) != len(bad) || len(d.neighbours) != count-len(bad) {
+		t.Errorf("%d failed, want %d; %d of %d are there, %v", len(failed), len(bad), len(d.neighbours), count-len(bad), err)
+	}
+	if failed := s.batch.flush(); len(failed) > 0 {
+		t.Errorf("nothing fails: %v", failed)
+	}
+	h.mustDiffer("strange neighbours")
+	h.run(func() error { return h.SetNetwork(h.network("web", 4096), nil) })
+	h.mustBeIntact()
 }
 
 // TestEncryptedStaysOut: VXLAN of an encrypted network is neither sent nor taken
