@@ -74,13 +74,17 @@ func ipNet(p netip.Prefix) net.IPNet {
 func (w Wanted) Render() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# link %s mtu %d, address %s, port %d\n", LinkName, w.MTU, single(w.Address), w.Port)
-	for _, p := range w.sorted() {
-		fmt.Fprintf(&b, "# peer %s at %s\n", base64.StdEncoding.EncodeToString(p.PublicKey[:]), p.Endpoint)
-	}
+	w.renderPeers(&b)
 	for _, r := range w.routes() {
 		b.WriteString("# " + r.String() + "\n")
 	}
 	return b.String()
+}
+
+func (w Wanted) renderPeers(b *strings.Builder) {
+	for _, p := range w.sorted() {
+		fmt.Fprintf(b, "# peer %s at %s\n", base64.StdEncoding.EncodeToString(p.PublicKey[:]), p.Endpoint)
+	}
 }
 
 // route to a peer: by the device or, where that is missing, nowhere. Without
