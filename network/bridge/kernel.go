@@ -471,6 +471,11 @@ func (k *Kernel) rulesIntact(c *nftables.Conn) bool {
 		if err != nil || len(rules) != len(ch.rules) {
 			return false
 		}
+		for i, r := range ch.rules {
+			if !nft.Same(ch.table().Family, r.exprs, rules[i].Exprs) {
+				return false
+			}
+		}
 	}
 	return true
 }

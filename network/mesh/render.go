@@ -10,8 +10,11 @@ import (
 // Render writes the wanted state as text: links, routes and neighbours as
 // comments, then the tables as nft lists them.
 func (w Wanted) Render() string {
+	return w.renderLinks() + imageOf(w).text(w.base())
+}
+
+func (w Wanted) renderLinks() string {
 	var b strings.Builder
-	base := w.base()
 	fmt.Fprintf(&b, "# link %s: vxlan id %d local %s dstport %d mtu %d mac %s address %s/32\n",
 		LinkName, w.VNI, w.VTEP, w.Port, w.MTU, nodeMAC(w.Number), w.own())
 	for _, number := range w.sortedPeers() {
@@ -19,12 +22,25 @@ func (w Wanted) Render() string {
 			fmt.Fprintf(&b, "# node %d: %s is %s behind %s\n", number, NodeAddr(w.Subnet, number, w.Number), nodeMAC(number), w.Peers[number])
 		}
 	}
-	fmt.Fprintf(&b, "# route %s dev %s src %s proto %d\n", w.Subnet.Masked(), LinkName, w.own(), routeProtocol)
-	fmt.Fprintf(&b, "# route local %s dev lo table local proto %d\n", base.arriving(), routeProtocol)
-	fmt.Fprintf(&b, "# route default via %s (%s) dev %s onlink table %d proto %d\n", w.gateway(), nodeMAC(0), LinkName, routeTable, routeProtocol)
-	fmt.Fprintf(&b, "# rule %d: fwmark 0x%x/0x%x lookup %d\n", rulePriority, markNumber(markOf(0)), markNumber(markMask), routeTable)
-	imageOf(w).render(&b, base)
+	for _, route := range w.routeTexts(nodeMAC(0).String()) {
+		b.WriteString(route)
+	}
+	b.WriteString(ruleText(markNumber(markOf(0)), markNumber(markMask), routeTable))
 	return b.String()
+}
+
+// routeTexts are the wanted routes, in the order of wantedRoutes; the gateway
+// has the hardware address.
+func (w Wanted) routeTexts(gateway string) []string {
+	return []string{
+		fmt.Sprintf("# route %s dev %s src %s proto %d\n", w.Subnet.Masked(), LinkName, w.own(), routeProtocol),
+		fmt.Sprintf("# route local %s dev lo table local proto %d\n", w.base().arriving(), routeProtocol),
+		fmt.Sprintf("# route default via %s (%s) dev %s onlink table %d proto %d\n", w.gateway(), gateway, LinkName, routeTable, routeProtocol),
+	}
+}
+
+func ruleText(mark, mask uint32, table int) string {
+	return fmt.Sprintf("# rule %d: fwmark 0x%x/0x%x lookup %d\n", rulePriority, mark, mask, table)
 }
 
 // render writes the tables.
