@@ -125,11 +125,12 @@ func (n *Node) host() node.Host {
 			return n.c.Net.Dial(ctx, n.ip(), addr)
 		},
 		Runtime: func(string) (node.Runtime, error) { return n.Runtime, nil },
-		Describe: func(context.Context, string) *pb.NodeDescription {
+		Describe: func(_ context.Context, path string) *pb.NodeDescription {
 			return &pb.NodeDescription{
-				Hostname:  n.Name,
-				Platform:  &pb.Platform{Os: "linux", Architecture: "amd64"},
-				Resources: &pb.Resources{NanoCpus: 4e9, MemoryBytes: 8 << 30},
+				DataPathAddr: path,
+				Hostname:     n.Name,
+				Platform:     &pb.Platform{Os: "linux", Architecture: "amd64"},
+				Resources:    &pb.Resources{NanoCpus: 4e9, MemoryBytes: 8 << 30},
 			}
 		},
 		Local: pb.UnimplementedLocalServer{},

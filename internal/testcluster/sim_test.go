@@ -62,12 +62,16 @@ func tellStory(t *testing.T, seed uint64) {
 	defer stop()
 	for _, n := range c.Nodes[:3] {
 		watching.Go(func() { story.Backwards(ctx, n, func(why string) { t.Error(why) }) })
+		watching.Go(func() { story.GivenTwice(ctx, n, func(why string) { t.Error(why) }) })
 	}
 	for range 25 {
 		story.Step()
 	}
 	story.Quiet()
 	awaitSettled(t, story)
+	if why := story.Unconnected(); why != "" {
+		t.Error(why)
+	}
 	for _, double := range story.Doubles() {
 		t.Error("two tasks in one slot: ", double)
 	}

@@ -45,6 +45,7 @@ type Story struct {
 	Told []string
 	// services by name, as last asked for; names are never used again.
 	services map[string]*pb.ServiceSpec
+	networks []*pb.NetworkAttachment
 	made     int
 	drained  map[string]bool
 	ids      map[*Node]string
@@ -66,6 +67,7 @@ func NewStory(c *Cluster, seed uint64, managers, workers int) *Story {
 	for _, n := range c.Nodes {
 		s.ids[n] = s.idOf(n)
 	}
+	s.makeNetworks()
 	return s
 }
 
@@ -88,7 +90,7 @@ func (s *Story) tell(format string, args ...any) {
 // Step does one random thing and lets some time pass.
 func (s *Story) Step() {
 	steps := []func(){
-		s.create, s.create, s.scale, s.roll, s.roll, s.remove, s.drain, s.activate,
+		s.create, s.create, s.scale, s.roll, s.roll, s.reconnect, s.remove, s.drain, s.activate,
 		s.kill, s.powerOff, s.isolate, s.comeBack, s.comeBack, s.killLeader, s.fillDisk,
 	}
 	steps[s.rnd.IntN(len(steps))]()
@@ -128,6 +130,7 @@ func (s *Story) create() {
 	if s.rnd.IntN(4) == 0 {
 		spec.Mode = &pb.ServiceSpec_Global{Global: &pb.GlobalMode{}}
 	}
+	s.connect(spec.Task)
 	s.services[name] = spec
 	s.want(fmt.Sprintf("create %s of %s, order %v, %v", name, image, spec.Update.Order, spec.Mode), func(ctx context.Context, api pb.ControlClient) error {
 		_, err := api.CreateService(ctx, &pb.CreateServiceRequest{Spec: spec})
