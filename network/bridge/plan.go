@@ -178,8 +178,9 @@ func renderElements(b *strings.Builder, lines []string) {
 	b.WriteString("\t}\n")
 }
 
-func (w Wanted) elements() []string {
-	published := w.published()
+func (w Wanted) elements() []string { return elementLines(w.published()) }
+
+func elementLines(published map[hostPort]backend) []string {
 	keys := make([]hostPort, 0, len(published))
 	for k := range published {
 		keys = append(keys, k)

@@ -13,6 +13,9 @@ import (
 func Render(networks map[string]map[string]Service) string {
 	var b strings.Builder
 	for _, network := range slices.Sorted(maps.Keys(networks)) {
+		if len(networks[network]) == 0 {
+			continue
+		}
 		fmt.Fprintf(&b, "network %s\n", network)
 		for _, id := range slices.Sorted(maps.Keys(networks[network])) {
 			networks[network][id].render(&b)

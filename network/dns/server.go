@@ -81,8 +81,7 @@ func (s *Server) start(l *listener) {
 // Open answers a task's questions, and mends what someone else changed in its
 // namespace. It may be repeated with a changed Task.
 func (s *Server) Open(t Task) error {
-	// A server of the task's that is this one would ask itself.
-	t.Servers = slices.DeleteFunc(slices.Clone(t.Servers), func(a netip.AddrPort) bool { return a.Addr() == Address })
+	t = withoutItself(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -113,6 +112,12 @@ func (s *Server) Open(t Task) error {
 		s.start(l)
 	}
 	return nil
+}
+
+// withoutItself is t without this server among those to be asked.
+func withoutItself(t Task) Task {
+	t.Servers = slices.DeleteFunc(slices.Clone(t.Servers), func(a netip.AddrPort) bool { return a.Addr() == Address })
+	return t
 }
 
 // Close ends answering a task. Its table ends with its namespace: deleting it
