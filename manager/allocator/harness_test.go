@@ -84,6 +84,8 @@ func (c *cluster) run(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	a := allocator.New(allocator.Config{State: c.State, Propose: c.propose, Logger: slog.New(slog.DiscardHandler),
 		Random: func(b []byte) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			c.random++
 			for i := range b {
 				b[i] = c.random
