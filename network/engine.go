@@ -232,13 +232,30 @@ func (e *Engine) Publish(ctx context.Context, id string, ports []*pb.PortConfig)
 	return e.bridge.Publish(ctx, id, ports)
 }
 
+// Serve lets new connections to a task whose process runs, as far as they come
+// to this node for its service; the others hear of it from the managers.
+func (e *Engine) Serve(_ context.Context, id string) error {
+	e.kernel.Lock()
+	defer e.kernel.Unlock()
+	var l *Local
+	e.view(func(s *State) {
+		s.Serve(id)
+		l = s.locals[id]
+	})
+	if l == nil {
+		return fault.New(fault.State, "serve task %s: it is not in the network", id)
+	}
+	e.flush()
+	return e.save(l)
+}
+
 // Drain takes a task out of every balancer and returns when its stop signal may
 // be sent: at once, unless others had it as a place for new connections.
 func (e *Engine) Drain(ctx context.Context, id string) error {
 	reached := false
 	e.view(func(s *State) {
 		if l := s.locals[id]; l != nil && !s.withdrawn[id] {
-			reached = l.Served && (len(l.GetAddresses()) > 0 || s.published[l.GetServiceId()] != nil)
+			reached = l.Running && (len(l.GetAddresses()) > 0 || s.published[l.GetServiceId()] != nil)
 		}
 	})
 	e.withdraw(id)
@@ -279,7 +296,7 @@ func (e *Engine) Unpublish(ctx context.Context, id string) error {
 	}
 	e.kernel.Lock()
 	defer e.kernel.Unlock()
-	if l.Served {
+	if l.Running {
 		err = errors.Join(err, e.mesh.Forget([]netip.Addr{l.Address}))
 	}
 	for _, a := range l.GetAddresses() {
@@ -350,6 +367,7 @@ type saved struct {
 	Task      json.RawMessage `json:"task"`
 	Address   netip.Addr      `json:"address"`
 	Netns     string          `json:"netns"`
+	Running   bool            `json:"running,omitempty"`
 	Withdrawn bool            `json:"withdrawn,omitempty"`
 }
 
@@ -358,7 +376,7 @@ func (e *Engine) save(l *Local) error {
 	if err != nil {
 		return fmt.Errorf("encode task's networks: %w", err)
 	}
-	data, err := json.Marshal(saved{Task: task, Address: l.Address, Netns: l.Netns, Withdrawn: l.Withdrawn})
+	data, err := json.Marshal(saved{Task: task, Address: l.Address, Netns: l.Netns, Running: l.Running, Withdrawn: l.Withdrawn})
 	if err != nil {
 		return fmt.Errorf("encode task's networks: %w", err)
 	}
@@ -404,6 +422,6 @@ func (e *Engine) load(id string) (*Local, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, err
 	}
-	l := &Local{TaskNetwork: &pb.TaskNetwork{}, Netns: s.Netns, Address: s.Address, Withdrawn: s.Withdrawn}
+	l := &Local{TaskNetwork: &pb.TaskNetwork{}, Netns: s.Netns, Address: s.Address, Running: s.Running, Withdrawn: s.Withdrawn}
 	return l, protojson.Unmarshal(s.Task, l.TaskNetwork)
 }

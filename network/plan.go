@@ -332,7 +332,7 @@ func (s *State) publish(service string, out map[mesh.Published]mesh.Service) {
 	}
 	var local []netip.Addr
 	for id, l := range s.locals {
-		if l.GetServiceId() == service && !s.withdrawn[id] && s.tasks[id].GetServing() {
+		if l.GetServiceId() == service && l.Running && !s.withdrawn[id] {
 			local = append(local, l.Address)
 		}
 	}

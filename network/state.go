@@ -56,8 +56,10 @@ type Local struct {
 	Address netip.Addr
 	// Withdrawn before minid was restarted: see State.
 	Withdrawn bool
-	// Served says that the managers have counted it as serving.
-	Served bool
+	// Running says that its process runs, by the word of this node or the
+	// managers'. This node knows first, so that what the others send here, once
+	// they hear of it, finds the task.
+	Running bool
 }
 
 // Dirty is what changed.
@@ -226,11 +228,11 @@ func (s *State) removeNetwork(id string) {
 func (s *State) putTask(t *pb.AssignedTask) {
 	old := s.tasks[t.GetId()]
 	s.tasks[t.GetId()] = t
-	if l := s.locals[t.GetId()]; l != nil && t.GetServing() {
-		l.Served = true
-	}
 	if old.GetServing() != t.GetServing() {
 		s.servingChanged(t)
+	}
+	if t.GetServing() {
+		s.Serve(t.GetId())
 	}
 }
 
@@ -396,8 +398,10 @@ func (s *State) serviceChanged(network, service string) { mark(&s.dirty.Services
 
 // Attach takes in a task of this node.
 func (s *State) Attach(l *Local) {
-	l.Served = l.Served || s.tasks[l.GetTaskId()].GetServing()
 	s.locals[l.GetTaskId()] = l
+	if s.tasks[l.GetTaskId()].GetServing() {
+		s.Serve(l.GetTaskId())
+	}
 	if l.Withdrawn {
 		s.withdrawn[l.GetTaskId()] = true
 	}
@@ -405,6 +409,18 @@ func (s *State) Attach(l *Local) {
 		s.segment(a.GetNetworkId()).locals[l.GetTaskId()] = true
 		s.serviceChanged(a.GetNetworkId(), l.GetServiceId())
 	}
+	s.publishedChanged(l.GetServiceId())
+}
+
+// Serve notes that a task of this node runs.
+func (s *State) Serve(id string) {
+	l := s.locals[id]
+	if l == nil || l.Running {
+		return
+	}
+	changed := *l
+	changed.Running = true
+	s.locals[id] = &changed
 	s.publishedChanged(l.GetServiceId())
 }
 

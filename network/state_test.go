@@ -235,7 +235,7 @@ func TestChangesAddUp(t *testing.T) {
 
 func step(t *rapid.T, s *State, said map[string]*pb.Assignment) {
 	task := rapid.IntRange(0, 7).Draw(t, "local task")
-	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	switch rapid.IntRange(0, 10).Draw(t, "step") {
 	case 0:
 		if s.Local(fmt.Sprint("t", task)) == nil && task%3 == 0 { // those of node n0
 			s.Attach(localOf(task))
@@ -244,7 +244,9 @@ func step(t *rapid.T, s *State, said map[string]*pb.Assignment) {
 		s.Detach(fmt.Sprint("t", task))
 	case 2:
 		s.Withdraw(fmt.Sprint("t", task))
-	case 3, 4:
+	case 3:
+		s.Serve(fmt.Sprint("t", task))
+	case 4, 5:
 		if len(said) == 0 {
 			return
 		}

@@ -49,6 +49,9 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 		return err
 	}
 	awaitListening(ctx, started.GetPid(), r.recall(id).Ports)
+	if err := r.cfg.Network.Serve(ctx, id); err != nil {
+		r.cfg.Logger.Warn("task runs, but nothing leads to it yet", "task", id, "error", err)
+	}
 	return nil
 }
 

@@ -83,6 +83,11 @@ func (n *recorder) Publish(ctx context.Context, id string, ports []*pb.PortConfi
 	return n.note("publish", id).Publish(ctx, id, ports)
 }
 
+func (n *recorder) Serve(_ context.Context, id string) error {
+	n.note("serve", id)
+	return nil
+}
+
 func (n *recorder) Drain(ctx context.Context, id string) error {
 	n.note("drain", id)
 	n.mu.Lock()
@@ -143,13 +148,13 @@ func TestDrainComesBeforeTheStopSignal(t *testing.T) {
 	if !running {
 		t.Error("the process did not run while it was drained")
 	}
-	wantCalls(t, r, id, "attach", "drain", "unpublish")
+	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish")
 	r.remove(t, id)
-	wantCalls(t, r, id, "attach", "drain", "unpublish", "detach")
+	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish", "detach")
 	if err := r.runtime.Stop(t.Context(), id, "", task.DefaultGrace); err != nil {
 		t.Error("stop again:", err)
 	}
-	wantCalls(t, r, id, "attach", "drain", "unpublish", "detach")
+	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish", "detach")
 }
 
 // A network that does not drain keeps no task from stopping.
@@ -171,7 +176,7 @@ func TestCrashedTaskIsUnpublished(t *testing.T) {
 	if o := r.finish(t, r.start(t, w)); o.ExitCode != 3 {
 		t.Errorf("observed %+v", o)
 	}
-	wantCalls(t, r, w.ID, "attach", "unpublish")
+	wantCalls(t, r, w.ID, "attach", "serve", "unpublish")
 }
 
 // What ended while minid was away is unpublished when the next one looks.
@@ -189,5 +194,5 @@ func TestTaskThatEndedUnseenIsUnpublished(t *testing.T) {
 	if o := r.finish(t, id); o.Phase != task.Exited {
 		t.Errorf("observed %+v", o)
 	}
-	wantCalls(t, r, id, "attach", "unpublish")
+	wantCalls(t, r, id, "attach", "serve", "unpublish")
 }

@@ -38,6 +38,8 @@ type Network interface {
 	// Publish makes host ports lead to the task and returns them with the host
 	// ports that were chosen.
 	Publish(ctx context.Context, id string, ports []*pb.PortConfig) ([]*pb.PortConfig, error)
+	// Serve lets new connections to a task whose process runs.
+	Serve(ctx context.Context, id string) error
 	// Drain takes a running task out of every balancer and returns when its
 	// stop signal may be sent: no new connection reaches it then.
 	Drain(ctx context.Context, id string) error
