@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	rounds   = 9
-	connects = 300 // of one round, one after another
-	trips    = 2000
-	bulk     = 128 << 20 // bytes
+	rounds   = 21
+	connects = 150 // of one round, one after another
+	trips    = 1000
+	bulk     = 96 << 20 // bytes
 )
 
 // BenchmarkPath compares a client outside that reaches a task on another node by

@@ -97,6 +97,7 @@ func (m *Mesh) rebuild(w Wanted) error {
 		return err
 	}
 	m.image, m.state = img, present
+	m.cfg.Logger.Info("routing mesh is set up", "number", w.Number, "peers", len(w.Peers), "ports", len(img.services))
 	fresh := make(map[Published]bool)
 	for p := range img.services {
 		fresh[p] = true

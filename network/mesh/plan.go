@@ -104,7 +104,7 @@ func NodeAddr(subnet netip.Prefix, to, entry uint32) netip.Addr {
 
 func halfBits(subnet netip.Prefix) int { return (32 - subnet.Bits()) / 2 }
 
-// NodePrefix is all addresses that lead to a node, whatever the entry.
+// nodePrefix is all addresses that lead to a node, whatever the entry.
 func nodePrefix(subnet netip.Prefix, to uint32) netip.Prefix {
 	return netip.PrefixFrom(NodeAddr(subnet, to, 0), 32-halfBits(subnet))
 }
