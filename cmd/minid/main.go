@@ -71,7 +71,7 @@ wins over the environment, the environment over the file.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		// For the subcommand too, which takes the same flags.
+		// For the subcommands too, which take the same flags.
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := applyDefaults(cmd, os.LookupEnv); err != nil {
 				return usageError{err}
@@ -90,7 +90,7 @@ wins over the environment, the environment over the file.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	addFlags(cmd, &cfg, &logging)
-	cmd.AddCommand(newCheckCommand(&cfg))
+	cmd.AddCommand(newCheckCommand(&cfg), newDebugCommand(&cfg))
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	return cmd
 }

@@ -141,6 +141,9 @@ func dumpRoutes(link int, w Wanted, neighbours map[string]string) (string, error
 	}
 	rules, err := ownRules()
 	for _, r := range rules {
+		if r.Protocol != routeProtocol {
+			continue
+		}
 		mask := uint32(0)
 		if r.Mask != nil {
 			mask = *r.Mask
@@ -229,4 +232,43 @@ func (c chain) layout() nft.ChainLayout {
 		}})
 	}
 	return out
+}
+
+// DumpRest writes what there is where no mesh should be.
+func (m *Mesh) DumpRest() (string, error) {
+	var b strings.Builder
+	if link, err := netlink.LinkByName(LinkName); err == nil {
+		if err := dumpLink(&b, link); err != nil {
+			return "", err
+		}
+	}
+	routes, err := ownRoutes()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range routes {
+		fmt.Fprintf(&b, "# another route: %s\n", r)
+	}
+	rules, err := ownRules()
+	if err != nil {
+		return "", err
+	}
+	for _, r := range rules {
+		if r.Protocol == routeProtocol {
+			fmt.Fprintf(&b, "# another rule: %s\n", r)
+		}
+	}
+	c, err := nft.Connect("")
+	if err != nil {
+		return "", err
+	}
+	defer c.CloseLasting()
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyNetdev} {
+		text, err := nft.Dump(c, nft.Layout{Table: table(family), Title: TableName})
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(text)
+	}
+	return b.String(), nil
 }

@@ -147,7 +147,7 @@ func (m *machine) host() node.Host {
 		Runtime:    m.openRuntime,
 		Network:    m.network,
 		Describe:   m.describe,
-		Local:      &imageServer{images: m.images},
+		Local:      &local{imageServer: imageServer{images: m.images}, network: m.network},
 		Background: m.background,
 		Notify:     m.notify,
 	}

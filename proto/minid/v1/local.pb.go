@@ -893,6 +893,133 @@ func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
 	return file_minid_v1_local_proto_rawDescGZIP(), []int{14}
 }
 
+type DebugNetworkRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a part, or of a kind of parts such as vip; empty is all.
+	Part          string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebugNetworkRequest) Reset() {
+	*x = DebugNetworkRequest{}
+	mi := &file_minid_v1_local_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebugNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebugNetworkRequest) ProtoMessage() {}
+
+func (x *DebugNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_local_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebugNetworkRequest.ProtoReflect.Descriptor instead.
+func (*DebugNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_local_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DebugNetworkRequest) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+// NetworkPart is a part. A large one comes in pieces, one after another, whose
+// texts are to be joined.
+type NetworkPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// bridge, overlay, wireguard, mesh, names, or vip/TASK and dns/TASK.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Text in one form, so that its lines differ where the kernel does.
+	Wanted string `protobuf:"bytes,2,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Actual string `protobuf:"bytes,3,opt,name=actual,proto3" json:"actual,omitempty"`
+	// Both are the same and nothing is known to be wrong.
+	Intact bool `protobuf:"varint,4,opt,name=intact,proto3" json:"intact,omitempty"`
+	// What is wrong, where that is known.
+	Problem       string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkPart) Reset() {
+	*x = NetworkPart{}
+	mi := &file_minid_v1_local_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkPart) ProtoMessage() {}
+
+func (x *NetworkPart) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_local_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkPart.ProtoReflect.Descriptor instead.
+func (*NetworkPart) Descriptor() ([]byte, []int) {
+	return file_minid_v1_local_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NetworkPart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkPart) GetWanted() string {
+	if x != nil {
+		return x.Wanted
+	}
+	return ""
+}
+
+func (x *NetworkPart) GetActual() string {
+	if x != nil {
+		return x.Actual
+	}
+	return ""
+}
+
+func (x *NetworkPart) GetIntact() bool {
+	if x != nil {
+		return x.Intact
+	}
+	return false
+}
+
+func (x *NetworkPart) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_minid_v1_local_proto protoreflect.FileDescriptor
 
 const file_minid_v1_local_proto_rawDesc = "" +
@@ -958,7 +1085,15 @@ const file_minid_v1_local_proto_rawDesc = "" +
 	"\x12RemoveImageRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
-	"\x13RemoveImageResponse2\xd8\x03\n" +
+	"\x13RemoveImageResponse\")\n" +
+	"\x13DebugNetworkRequest\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\"\x83\x01\n" +
+	"\vNetworkPart\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06wanted\x18\x02 \x01(\tR\x06wanted\x12\x16\n" +
+	"\x06actual\x18\x03 \x01(\tR\x06actual\x12\x16\n" +
+	"\x06intact\x18\x04 \x01(\bR\x06intact\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem2\xa0\x04\n" +
 	"\x05Local\x125\n" +
 	"\x04Info\x12\x15.minid.v1.InfoRequest\x1a\x16.minid.v1.InfoResponse\x125\n" +
 	"\x04Init\x12\x15.minid.v1.InitRequest\x1a\x16.minid.v1.InitResponse\x12J\n" +
@@ -967,7 +1102,8 @@ const file_minid_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"ListImages\x12\x1b.minid.v1.ListImagesRequest\x1a\x1c.minid.v1.ListImagesResponse\x12F\n" +
 	"\tLoadImage\x12\x1a.minid.v1.LoadImageRequest\x1a\x1b.minid.v1.LoadImageResponse(\x01\x12J\n" +
-	"\vRemoveImage\x12\x1c.minid.v1.RemoveImageRequest\x1a\x1d.minid.v1.RemoveImageResponseB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
+	"\vRemoveImage\x12\x1c.minid.v1.RemoveImageRequest\x1a\x1d.minid.v1.RemoveImageResponse\x12F\n" +
+	"\fDebugNetwork\x12\x1d.minid.v1.DebugNetworkRequest\x1a\x15.minid.v1.NetworkPart0\x01B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
 var (
 	file_minid_v1_local_proto_rawDescOnce sync.Once
@@ -981,7 +1117,7 @@ func file_minid_v1_local_proto_rawDescGZIP() []byte {
 	return file_minid_v1_local_proto_rawDescData
 }
 
-var file_minid_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_minid_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_minid_v1_local_proto_goTypes = []any{
 	(*InfoRequest)(nil),           // 0: minid.v1.InfoRequest
 	(*InfoResponse)(nil),          // 1: minid.v1.InfoResponse
@@ -998,22 +1134,24 @@ var file_minid_v1_local_proto_goTypes = []any{
 	(*LoadImageResponse)(nil),     // 12: minid.v1.LoadImageResponse
 	(*RemoveImageRequest)(nil),    // 13: minid.v1.RemoveImageRequest
 	(*RemoveImageResponse)(nil),   // 14: minid.v1.RemoveImageResponse
-	(NodeRole)(0),                 // 15: minid.v1.NodeRole
-	(*NodeDescription)(nil),       // 16: minid.v1.NodeDescription
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*ClusterSpec)(nil),           // 18: minid.v1.ClusterSpec
-	(NodeAvailability)(0),         // 19: minid.v1.NodeAvailability
+	(*DebugNetworkRequest)(nil),   // 15: minid.v1.DebugNetworkRequest
+	(*NetworkPart)(nil),           // 16: minid.v1.NetworkPart
+	(NodeRole)(0),                 // 17: minid.v1.NodeRole
+	(*NodeDescription)(nil),       // 18: minid.v1.NodeDescription
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*ClusterSpec)(nil),           // 20: minid.v1.ClusterSpec
+	(NodeAvailability)(0),         // 21: minid.v1.NodeAvailability
 }
 var file_minid_v1_local_proto_depIdxs = []int32{
-	15, // 0: minid.v1.InfoResponse.role:type_name -> minid.v1.NodeRole
-	16, // 1: minid.v1.InfoResponse.description:type_name -> minid.v1.NodeDescription
-	17, // 2: minid.v1.InfoResponse.cert_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 3: minid.v1.InitRequest.spec:type_name -> minid.v1.ClusterSpec
-	19, // 4: minid.v1.InitRequest.availability:type_name -> minid.v1.NodeAvailability
-	19, // 5: minid.v1.JoinClusterRequest.availability:type_name -> minid.v1.NodeAvailability
-	15, // 6: minid.v1.JoinClusterResponse.role:type_name -> minid.v1.NodeRole
+	17, // 0: minid.v1.InfoResponse.role:type_name -> minid.v1.NodeRole
+	18, // 1: minid.v1.InfoResponse.description:type_name -> minid.v1.NodeDescription
+	19, // 2: minid.v1.InfoResponse.cert_expires_at:type_name -> google.protobuf.Timestamp
+	20, // 3: minid.v1.InitRequest.spec:type_name -> minid.v1.ClusterSpec
+	21, // 4: minid.v1.InitRequest.availability:type_name -> minid.v1.NodeAvailability
+	21, // 5: minid.v1.JoinClusterRequest.availability:type_name -> minid.v1.NodeAvailability
+	17, // 6: minid.v1.JoinClusterResponse.role:type_name -> minid.v1.NodeRole
 	10, // 7: minid.v1.ListImagesResponse.images:type_name -> minid.v1.Image
-	17, // 8: minid.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	19, // 8: minid.v1.Image.created_at:type_name -> google.protobuf.Timestamp
 	10, // 9: minid.v1.LoadImageResponse.images:type_name -> minid.v1.Image
 	0,  // 10: minid.v1.Local.Info:input_type -> minid.v1.InfoRequest
 	2,  // 11: minid.v1.Local.Init:input_type -> minid.v1.InitRequest
@@ -1022,15 +1160,17 @@ var file_minid_v1_local_proto_depIdxs = []int32{
 	8,  // 14: minid.v1.Local.ListImages:input_type -> minid.v1.ListImagesRequest
 	11, // 15: minid.v1.Local.LoadImage:input_type -> minid.v1.LoadImageRequest
 	13, // 16: minid.v1.Local.RemoveImage:input_type -> minid.v1.RemoveImageRequest
-	1,  // 17: minid.v1.Local.Info:output_type -> minid.v1.InfoResponse
-	3,  // 18: minid.v1.Local.Init:output_type -> minid.v1.InitResponse
-	5,  // 19: minid.v1.Local.JoinCluster:output_type -> minid.v1.JoinClusterResponse
-	7,  // 20: minid.v1.Local.Leave:output_type -> minid.v1.LeaveResponse
-	9,  // 21: minid.v1.Local.ListImages:output_type -> minid.v1.ListImagesResponse
-	12, // 22: minid.v1.Local.LoadImage:output_type -> minid.v1.LoadImageResponse
-	14, // 23: minid.v1.Local.RemoveImage:output_type -> minid.v1.RemoveImageResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
+	15, // 17: minid.v1.Local.DebugNetwork:input_type -> minid.v1.DebugNetworkRequest
+	1,  // 18: minid.v1.Local.Info:output_type -> minid.v1.InfoResponse
+	3,  // 19: minid.v1.Local.Init:output_type -> minid.v1.InitResponse
+	5,  // 20: minid.v1.Local.JoinCluster:output_type -> minid.v1.JoinClusterResponse
+	7,  // 21: minid.v1.Local.Leave:output_type -> minid.v1.LeaveResponse
+	9,  // 22: minid.v1.Local.ListImages:output_type -> minid.v1.ListImagesResponse
+	12, // 23: minid.v1.Local.LoadImage:output_type -> minid.v1.LoadImageResponse
+	14, // 24: minid.v1.Local.RemoveImage:output_type -> minid.v1.RemoveImageResponse
+	16, // 25: minid.v1.Local.DebugNetwork:output_type -> minid.v1.NetworkPart
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -1049,7 +1189,7 @@ func file_minid_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_local_proto_rawDesc), len(file_minid_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,13 +21,14 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Local_Info_FullMethodName        = "/minid.v1.Local/Info"
-	Local_Init_FullMethodName        = "/minid.v1.Local/Init"
-	Local_JoinCluster_FullMethodName = "/minid.v1.Local/JoinCluster"
-	Local_Leave_FullMethodName       = "/minid.v1.Local/Leave"
-	Local_ListImages_FullMethodName  = "/minid.v1.Local/ListImages"
-	Local_LoadImage_FullMethodName   = "/minid.v1.Local/LoadImage"
-	Local_RemoveImage_FullMethodName = "/minid.v1.Local/RemoveImage"
+	Local_Info_FullMethodName         = "/minid.v1.Local/Info"
+	Local_Init_FullMethodName         = "/minid.v1.Local/Init"
+	Local_JoinCluster_FullMethodName  = "/minid.v1.Local/JoinCluster"
+	Local_Leave_FullMethodName        = "/minid.v1.Local/Leave"
+	Local_ListImages_FullMethodName   = "/minid.v1.Local/ListImages"
+	Local_LoadImage_FullMethodName    = "/minid.v1.Local/LoadImage"
+	Local_RemoveImage_FullMethodName  = "/minid.v1.Local/RemoveImage"
+	Local_DebugNetwork_FullMethodName = "/minid.v1.Local/DebugNetwork"
 )
 
 // LocalClient is the client API for Local service.
@@ -46,6 +47,8 @@ type LocalClient interface {
 	// A docker or OCI archive in chunks.
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LoadImageRequest, LoadImageResponse], error)
 	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (*RemoveImageResponse, error)
+	// What the network of this node should be and what it is, part by part.
+	DebugNetwork(ctx context.Context, in *DebugNetworkRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetworkPart], error)
 }
 
 type localClient struct {
@@ -129,6 +132,25 @@ func (c *localClient) RemoveImage(ctx context.Context, in *RemoveImageRequest, o
 	return out, nil
 }
 
+func (c *localClient) DebugNetwork(ctx context.Context, in *DebugNetworkRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetworkPart], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[1], Local_DebugNetwork_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DebugNetworkRequest, NetworkPart]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_DebugNetworkClient = grpc.ServerStreamingClient[NetworkPart]
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -145,6 +167,8 @@ type LocalServer interface {
 	// A docker or OCI archive in chunks.
 	LoadImage(grpc.ClientStreamingServer[LoadImageRequest, LoadImageResponse]) error
 	RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error)
+	// What the network of this node should be and what it is, part by part.
+	DebugNetwork(*DebugNetworkRequest, grpc.ServerStreamingServer[NetworkPart]) error
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -175,6 +199,9 @@ func (UnimplementedLocalServer) LoadImage(grpc.ClientStreamingServer[LoadImageRe
 }
 func (UnimplementedLocalServer) RemoveImage(context.Context, *RemoveImageRequest) (*RemoveImageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveImage not implemented")
+}
+func (UnimplementedLocalServer) DebugNetwork(*DebugNetworkRequest, grpc.ServerStreamingServer[NetworkPart]) error {
+	return status.Error(codes.Unimplemented, "method DebugNetwork not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -312,6 +339,17 @@ func _Local_RemoveImage_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Local_DebugNetwork_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DebugNetworkRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).DebugNetwork(m, &grpc.GenericServerStream[DebugNetworkRequest, NetworkPart]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_DebugNetworkServer = grpc.ServerStreamingServer[NetworkPart]
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -349,6 +387,11 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "LoadImage",
 			Handler:       _Local_LoadImage_Handler,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "DebugNetwork",
+			Handler:       _Local_DebugNetwork_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "minid/v1/local.proto",
