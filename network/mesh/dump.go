@@ -24,12 +24,17 @@ func (m *Mesh) Compare(w Wanted) (wanted, actual string, err error) {
 	}
 	img := imageOf(w)
 	for k := range m.image.worn {
-		if _, used := img.elements[k]; !used {
-			img.elements[k] = m.image.elements[k]
+		if _, used := img.elements[k]; used {
+			continue
+		}
+		v := m.image.elements[k]
+		img.elements[k] = v
+		if _, used := img.groups[v.group]; k.kind.leads() && !used {
+			img.groups[v.group] = use{}
 		}
 	}
-	for g := range m.image.groups {
-		if _, used := img.groups[g]; !used && m.image.groups[g].ports == 0 {
+	for g, u := range m.image.groups {
+		if _, used := img.groups[g]; !used && u.ports == 0 {
 			img.groups[g] = use{}
 		}
 	}
