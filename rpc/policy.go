@@ -91,13 +91,14 @@ func policyTable() map[string]rule {
 		pb.Membership_JoinRaft_FullMethodName:  {allow: manager, route: toLeader},
 		pb.Membership_LeaveRaft_FullMethodName: {allow: manager, route: toLeader},
 
-		pb.Local_Info_FullMethodName:        socket,
-		pb.Local_Init_FullMethodName:        socket,
-		pb.Local_JoinCluster_FullMethodName: socket,
-		pb.Local_Leave_FullMethodName:       socket,
-		pb.Local_ListImages_FullMethodName:  socket,
-		pb.Local_LoadImage_FullMethodName:   socket,
-		pb.Local_RemoveImage_FullMethodName: socket,
+		pb.Local_Info_FullMethodName:         socket,
+		pb.Local_Init_FullMethodName:         socket,
+		pb.Local_JoinCluster_FullMethodName:  socket,
+		pb.Local_Leave_FullMethodName:        socket,
+		pb.Local_ListImages_FullMethodName:   socket,
+		pb.Local_LoadImage_FullMethodName:    socket,
+		pb.Local_RemoveImage_FullMethodName:  socket,
+		pb.Local_DebugNetwork_FullMethodName: socket,
 	}
 }
 
