@@ -20,33 +20,40 @@ func (t *tour) push(ctx context.Context, ref string, img v1.Image) error {
 	return err
 }
 
+// update shows that a rolling update costs no client a request, whichever node
+// it calls.
 func (t *tour) update(ctx context.Context) error {
+	if err := t.answersEverywhere(ctx); err != nil {
+		return err
+	}
+	clients := t.startClients(ctx, t.c.Nodes())
+	defer clients.stop()
 	if _, err := t.minictl(ctx, "service", "update", "--image", t.imageRef("v2"), "web"); err != nil {
 		return err
 	}
-	tasks, err := t.ctl.AwaitRunning(ctx, "web", 3, 30*time.Second)
-	if err != nil {
+	if _, err := t.ctl.AwaitRunning(ctx, "web", 3, 30*time.Second); err != nil {
 		return err
 	}
-	for _, task := range tasks {
-		n, err := t.nodeOf(ctx, task.NodeId)
-		if err != nil {
-			return err
-		}
-		body, err := t.get(ctx, fmt.Sprintf("http://%s:8080/", n.Addr))
+	clients.stop()
+	fmt.Printf("\n    meanwhile %s\n", clients)
+	if clients.failed > 0 {
+		return fmt.Errorf("%d requests failed, the first with: %w", clients.failed, clients.first)
+	}
+	for _, n := range t.c.Nodes() {
+		body, err := t.get(ctx, pageAt(n))
 		if err != nil {
 			return err
 		}
 		if !strings.Contains(body, "version=v2") {
-			return fmt.Errorf("web.%d is not of version 2: %s", task.Slot, body)
+			return fmt.Errorf("not version 2 answers at %s: %s", n.Name, body)
 		}
 	}
-	_, err = t.minictl(ctx, "service", "ps", "web")
+	_, err := t.minictl(ctx, "service", "ps", "web")
 	return err
 }
 
 func (t *tour) logs(ctx context.Context) error {
-	res, err := t.minictl(ctx, "service", "logs", "--timestamps", "--tail", "3", "web")
+	res, err := t.minictl(ctx, "service", "logs", "--timestamps", "--tail", "1", "web")
 	if err != nil {
 		return err
 	}
@@ -68,10 +75,10 @@ func (t *tour) secret(ctx context.Context) error {
 	if _, err := t.minictlInput(ctx, "open sesame", "secret", "create", "password", "-"); err != nil {
 		return err
 	}
-	if _, err := t.minictl(ctx, "service", "update", "--secret-add", "password", "web"); err != nil {
+	if _, err := t.minictl(ctx, "service", "update", "--secret-add", "password", "client"); err != nil {
 		return err
 	}
-	res, err := t.minictl(ctx, "exec", "web", "--", "sample", "cat", "/run/secrets/password")
+	res, err := t.minictl(ctx, "exec", "client", "--", "sample", "cat", "/run/secrets/password")
 	if err == nil && !strings.Contains(res.Stdout, "open sesame") {
 		err = fmt.Errorf("the task reads %q", res.Stdout)
 	}
@@ -98,7 +105,7 @@ func (t *tour) why(ctx context.Context) error {
 }
 
 func (t *tour) remove(ctx context.Context) error {
-	if _, err := t.minictl(ctx, "service", "rm", "web", "picky"); err != nil {
+	if _, err := t.minictl(ctx, "service", "rm", "web", "client", "picky"); err != nil {
 		return err
 	}
 	if err := cluster.Await(ctx, 40*time.Second, func() error {
@@ -111,6 +118,9 @@ func (t *tour) remove(ctx context.Context) error {
 		return err
 	}
 	if _, err := t.minictl(ctx, "secret", "rm", "password"); err != nil {
+		return err
+	}
+	if _, err := t.minictl(ctx, "network", "rm", "front"); err != nil {
 		return err
 	}
 	_, err := t.minictl(ctx, "service", "ls")

@@ -54,11 +54,21 @@ func run(ctx context.Context) error {
 
 // keep leaves the cluster to the user.
 func (t *tour) keep(ctx context.Context) {
-	fmt.Println("\nThe cluster stays up until Ctrl-C. Each node is a network namespace; for example:")
+	fmt.Println("\nThe cluster stays up until Ctrl-C. Each node is a network namespace; choose one to talk to:")
 	for _, n := range t.c.Nodes() {
 		fmt.Printf("  export MINICTL_HOST=%s   # %s, %s\n", n.Socket(), n.Name, n.Addr)
 	}
-	fmt.Printf("  bin/minictl node ls\n  nsenter --net=%s/hub.ns curl http://%s:8080/   # from outside\n", t.c.Dir(), t.c.Nodes()[0].Addr)
+	nodes := t.c.Nodes()
+	last := nodes[len(nodes)-1]
+	fmt.Printf(`A service with a network and a published port:
+  bin/minictl network create front
+  bin/minictl service create --name web --replicas 3 --network front --publish 8080:8080 %s
+A published port answers at every node, from outside and on the node itself:
+  nsenter --net=%s/hub.ns curl http://%s:8080/
+  nsenter --net=%s/%s.ns curl http://127.0.0.1:8080/
+What the nodes think of their network:
+  bin/minictl network check
+`, t.imageRef("v2"), t.c.Dir(), last.Addr, t.c.Dir(), last.Name)
 	<-ctx.Done()
 	fmt.Println("\nclearing up")
 }

@@ -41,12 +41,13 @@ func (t *tour) steps() []step {
 	return []step{
 		{"A registry with the sample image, in two versions", t.serveImages},
 		{"Three managers and two workers make a cluster", t.form},
-		{"A service with three replicas, spread over the zones: managers, n4, n5", t.create},
-		{"Its published port, seen from outside", t.visit},
+		{"A network over all nodes, and a service on it: three replicas, spread over the zones: managers, n4, n5", t.create},
+		{"A task of another service reaches it by its name", t.callByName},
+		{"Its published port answers on every node, and sees who calls", t.visit},
 		{"A killed container is replaced", t.killContainer},
 		{"A lost worker's tasks are replaced", t.loseWorker},
-		{"The leader dies: writes go on, no container is restarted", t.loseLeader},
-		{"A rolling update to v2", t.update},
+		{"The leader dies: its port answers, writes go on, no container is restarted", t.loseLeader},
+		{"A rolling update to v2, while clients go on asking", t.update},
 		{"The logs of all replicas, in order of time", t.logs},
 		{"A secret reaches the tasks it was given to", t.secret},
 		{"A service that fits nowhere says why", t.why},
@@ -133,9 +134,12 @@ func (t *tour) form(ctx context.Context) error {
 }
 
 func (t *tour) create(ctx context.Context) error {
-	_, err := t.minictl(ctx, "service", "create", "--name", "web", "--replicas", "3",
+	if _, err := t.minictl(ctx, "network", "create", "front"); err != nil {
+		return err
+	}
+	_, err := t.minictl(ctx, "service", "create", "--name", "web", "--replicas", "3", "--network", "front", "--publish", "8080:8080",
 		"--placement-pref", "spread=node.labels.zone", "--replicas-max-per-node", "1", "--restart-delay", "1s", "--update-delay", "1s", "--update-monitor", "2s",
-		"--publish", "mode=host,published=8080,target=8080", t.imageRef("v1"))
+		t.imageRef("v1"))
 	if err != nil {
 		return err
 	}
@@ -152,25 +156,6 @@ func (t *tour) create(ctx context.Context) error {
 	}
 	if len(nodes) != 3 {
 		return fmt.Errorf("the three replicas are on %d nodes", len(nodes))
-	}
-	return nil
-}
-
-func (t *tour) visit(ctx context.Context) error {
-	tasks, err := t.ctl.Tasks(ctx, "web")
-	if err != nil {
-		return err
-	}
-	for _, task := range tasks {
-		n, err := t.nodeOf(ctx, task.NodeId)
-		if err != nil {
-			return err
-		}
-		body, err := t.get(ctx, fmt.Sprintf("http://%s:8080/", n.Addr))
-		if err != nil {
-			return err
-		}
-		fmt.Printf("\noutside$ curl http://%s:8080/\n%s", n.Addr, indent(body))
 	}
 	return nil
 }
@@ -288,6 +273,11 @@ func (t *tour) loseLeader(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	body, err := t.get(ctx, pageAt(leader))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("    no minid runs on %s, but its kernel does, and port 8080 there leads to a task:\n%s", leader.Name, indent(body))
 	if err := cluster.Await(ctx, 30*time.Second, func() error {
 		_, err := t.ctl.CtlInput(ctx, fmt.Sprint(began), "config", "create", fmt.Sprintf("after-%d", time.Now().UnixNano()), "-")
 		return err
