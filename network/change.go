@@ -116,7 +116,12 @@ func (s *State) vipChange(seg *segment, services map[string]bool, gone map[netip
 		s.balance(seg, service, c.put)
 	}
 	for addr := range gone {
-		if _, stays := c.put[addr]; !stays {
+		if _, stays := c.put[addr]; stays {
+			continue
+		}
+		if owner, taken := seg.ownerOf(addr.String()); taken {
+			s.balance(seg, owner, c.put)
+		} else {
 			c.remove = append(c.remove, addr)
 		}
 	}
@@ -142,7 +147,12 @@ func (s *State) portChange(d Dirty) portChange {
 		s.publish(service, c.put)
 	}
 	for port := range d.unpublished {
-		if _, stays := c.put[port]; !stays {
+		if _, stays := c.put[port]; stays {
+			continue
+		}
+		if owner, taken := s.ownerOf(port); taken {
+			s.publish(owner, c.put)
+		} else {
 			c.remove = append(c.remove, port)
 		}
 	}
@@ -150,4 +160,27 @@ func (s *State) portChange(d Dirty) portChange {
 		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return c
+}
+
+// ownerOf finds the service that has a port now. It may have been told of before
+// the one that gave the port up.
+func (s *State) ownerOf(port mesh.Published) (service string, taken bool) {
+	for id, v := range s.published {
+		for _, p := range v.GetPorts() {
+			if publishedKey(p) == port {
+				return id, true
+			}
+		}
+	}
+	return "", false
+}
+
+// ownerOf finds the service that has a virtual address now.
+func (seg *segment) ownerOf(vip string) (service string, taken bool) {
+	for id, v := range seg.services {
+		if slices.Contains(v.GetVips(), vip) {
+			return id, true
+		}
+	}
+	return "", false
 }
