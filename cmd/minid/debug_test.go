@@ -24,6 +24,7 @@ func (networkNode) DebugNetwork(req *pb.DebugNetworkRequest, stream grpc.ServerS
 	parts := []*pb.NetworkPart{
 		{Name: "overlay", Wanted: "a\n", Actual: "a\n", Intact: true},
 		{Name: "overlay", Wanted: "\tb\n", Actual: "\tb\n", Intact: true},
+		{Name: "wireguard", Intact: true},
 		{Name: "mesh", Wanted: "one\ntwo\nthree\n", Actual: "one\nthree\nfour\n", Problem: "a rule is missing"},
 	}
 	found := false
@@ -67,6 +68,8 @@ const damaged = `overlay: as it should be
   a        a
       b        b
 
+wireguard: as it should be
+
 mesh: NOT as it should be
 a rule is missing
   wanted   actual
@@ -84,7 +87,7 @@ func TestDebugNetwork(t *testing.T) {
 		out, says string
 	}{
 		{nil, 1, damaged, "not as it should be: mesh\n"},
-		{[]string{"--part", "overlay"}, 0, damaged[:strings.Index(damaged, "\nmesh")], ""},
+		{[]string{"--part", "overlay"}, 0, damaged[:strings.Index(damaged, "\nwireguard")], ""},
 		{[]string{"--part", "overlay", "--format", "json"}, 0, `{"name":"overlay","intact":true,"wanted":"a\n\tb\n","actual":"a\n\tb\n"}` + "\n", ""},
 		{[]string{"--part", "nonsense"}, 1, "", "no part nonsense\nTry: minid debug network\n"},
 		{[]string{"--format", "xml"}, 2, "", "use text or json"},

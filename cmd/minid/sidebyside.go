@@ -14,8 +14,11 @@ type row struct {
 	mark        byte
 }
 
-// sideBySide writes two texts in columns.
+// sideBySide writes two texts in columns, nothing of nothing.
 func sideBySide(left, right string) string {
+	if left == "" && right == "" {
+		return ""
+	}
 	rows := align(linesOf("wanted\n"+left), linesOf("actual\n"+right))
 	rows[0].mark = ' '
 	width := 0
