@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -166,6 +167,10 @@ func TestDebugDamage(t *testing.T) {
 		{"table deleted", "overlay", inTable("", nftables.TableFamilyINet, "minid_overlay", func(c *nftables.Conn, t *nftables.Table) {
 			c.DelTable(t)
 		}), "table inet minid_overlay", "", false, false},
+		{"rule replaced", "overlay", inTable("", nftables.TableFamilyINet, "minid_overlay", func(c *nftables.Conn, t *nftables.Table) {
+			c.FlushChain(&nftables.Chain{Table: t, Name: "sent"})
+			c.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: "sent"}, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+		}), "oifname != ", "not minid's: accept", false, false},
 		{"VXLAN deleted", "overlay", deletes(overlay, "mnvx4097"), "neighbour 10.0.16.4", "", false, false},
 		{"task's link deleted", "overlay", deletes(ns, "eth1"), "task db.1", "", false, false},
 		{"device deleted", "wireguard", deletes("", "mnwg0"), "# link mnwg0", "", false, false},

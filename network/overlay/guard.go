@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 
@@ -111,28 +112,13 @@ func (o *Overlay) tableIntact() (bool, error) {
 		return false, err
 	}
 	defer c.CloseLasting()
-	for _, s := range sets() {
-		have, err := c.GetSetElements(s.kernel())
-		if err != nil || !sameKeys(have, o.table[s.name]) {
-			return false, nil
-		}
+	have, err := nft.Dump(c, layout())
+	if err != nil {
+		return false, err
 	}
-	for _, ch := range chains() {
-		rules, err := c.GetRules(table(), &nftables.Chain{Table: table(), Name: ch.name})
-		if err != nil || len(rules) != len(ch.rules) {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func sameKeys(have []nftables.SetElement, want [][]byte) bool {
-	keys := make([][]byte, len(have))
-	for i, e := range have {
-		keys[i] = e.Key
-	}
-	slices.SortFunc(keys, slices.Compare)
-	return equalKeys(keys, want)
+	var want strings.Builder
+	o.table.render(&want)
+	return have == want.String(), nil
 }
 
 func equalKeys(a, b [][]byte) bool { return slices.EqualFunc(a, b, slices.Equal) }
