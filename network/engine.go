@@ -48,7 +48,7 @@ const (
 	// checkEvery is how often the kernel is compared with what it should be.
 	checkEvery = 5 * time.Second
 	// checkTasksEvery is how long one round over all tasks' namespaces takes.
-	checkTasksEvery = 30 * time.Second
+	checkTasksEvery = 10 * time.Second
 )
 
 // Config of an Engine.

@@ -40,7 +40,7 @@ type Bridge struct {
 }
 
 // checkEvery is how often the kernel is compared with what it should be.
-const checkEvery = 30 * time.Second
+const checkEvery = 5 * time.Second
 
 // Open takes over the network that an earlier minid left, or makes it.
 func Open(cfg Config) (*Bridge, error) {

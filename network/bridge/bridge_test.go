@@ -254,9 +254,12 @@ func TestRepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, damage := range map[string]func() error{
-		"table":  func() error { return (&Kernel{}).Destroy() },
-		"cable":  func() error { return deleteLink(hostLink("one")) },
-		"bridge": func() error { return deleteLink(LinkName) },
+		"table":         func() error { return (&Kernel{}).Destroy() },
+		"cable":         func() error { return deleteLink(hostLink("one")) },
+		"bridge":        func() error { return deleteLink(LinkName) },
+		"way out":       func() error { return setDown(LinkName) },
+		"cable's state": func() error { return setDown(hostLink("one")) },
+		"gateway":       func() error { return exec.Command("ip", "addr", "flush", "dev", LinkName).Run() },
 	} {
 		if err := damage(); err != nil {
 			t.Fatal(name, err)
@@ -270,6 +273,8 @@ func TestRepair(t *testing.T) {
 		b.mustBeListed(t)
 	}
 }
+
+func setDown(link string) error { return exec.Command("ip", "link", "set", link, "down").Run() }
 
 func TestNoHandlesLeak(t *testing.T) {
 	b := openBridge(t)

@@ -448,21 +448,32 @@ func (k *Kernel) linksIntact() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("list links: %w", err)
 	}
-	names := make(map[string]bool, len(links))
+	up := make(map[string]bool, len(links))
 	for _, l := range links {
-		if l.Attrs().Index == k.bridge || l.Attrs().MasterIndex == k.bridge {
-			names[l.Attrs().Name] = true
+		if a := l.Attrs(); a.Index == k.bridge || a.MasterIndex == k.bridge {
+			up[a.Name] = a.Flags&net.FlagUp != 0
 		}
 	}
-	if !names[LinkName] {
+	if !up[LinkName] {
 		return false, nil
 	}
 	for id := range k.tasks {
-		if !names[hostLink(id)] {
+		if !up[hostLink(id)] {
 			return false, nil
 		}
 	}
-	return true, nil
+	return k.hasAddress()
+}
+
+// hasAddress reports whether the bridge is the tasks' gateway.
+func (k *Kernel) hasAddress() (bool, error) {
+	bridge := &rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Index: k.bridge}}
+	addrs, err := rtnl.AddrList(bridge, rtnl.FAMILY_V4)
+	if err != nil {
+		return false, fmt.Errorf("list addresses of %s: %w", LinkName, err)
+	}
+	gateway := Wanted{Pool: k.pool}.Gateway().String()
+	return len(addrs) == 1 && addrs[0].IPNet.String() == gateway, nil
 }
 
 func (k *Kernel) rulesIntact(c *nftables.Conn) bool {
