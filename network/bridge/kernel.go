@@ -31,6 +31,9 @@ type Kernel struct {
 	tasks  map[string]Endpoint
 	ports  map[hostPort]backend
 	inside map[netip.Addr]bool
+	// generation of the namespace's rules when the tables were last compared and
+	// found right; 0: not since they changed.
+	generation uint32
 }
 
 // Set makes the kernel's state as wanted. Only differences to the last Set cost
@@ -412,24 +415,45 @@ func (k *Kernel) Check() (bool, error) {
 	if !k.known {
 		return false, nil
 	}
-	c, err := nft.Connect("")
+	if intact, err := k.tablesIntact(); !intact || err != nil {
+		return false, err
+	}
+	return k.linksIntact()
+}
+
+// tablesIntact reads the tables only if anyone changed any rules since they were
+// found right.
+func (k *Kernel) tablesIntact() (bool, error) {
+	s, err := nft.Dial("")
 	if err != nil {
 		return false, err
 	}
-	defer c.CloseLasting()
+	defer s.CloseLasting()
+	generation, err := s.Generation()
+	if err != nil {
+		return false, err
+	}
+	if k.generation == generation {
+		return true, nil
+	}
+	if !k.portsIntact(s.Conn) || !k.insideIntact(s.Conn) || !k.rulesIntact(s.Conn) {
+		return false, nil
+	}
+	k.generation = generation
+	return true, nil
+}
+
+func (k *Kernel) portsIntact(c *nftables.Conn) bool {
 	elements, err := c.GetSetElements(portMap())
 	if err != nil || len(elements) != len(k.ports) {
-		return false, nil
+		return false
 	}
 	for _, e := range elements {
 		if key, to, ok := parseElement(e); !ok || k.ports[key] != to {
-			return false, nil
+			return false
 		}
 	}
-	if !k.insideIntact(c) || !k.rulesIntact(c) {
-		return false, nil
-	}
-	return k.linksIntact()
+	return true
 }
 
 func (k *Kernel) insideIntact(c *nftables.Conn) bool {
