@@ -133,6 +133,9 @@ func newWorld(t *testing.T, flags ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if *keep {
+		t.Logf("the logs stay in %s", c.Dir())
+	}
 	w := &world{Cluster: c, registry: &http.Server{Handler: images, ErrorLog: log.New(io.Discard, "", 0)}}
 	port, err := c.Listen(5000)
 	if err != nil {

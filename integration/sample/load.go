@@ -9,14 +9,17 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // load sends N requests over C connections at a time, new ones each time or kept
-// alive, and prints how many were answered by whom. Failures end it with an error.
+// alive, and prints how many were answered by whom. SIGTERM ends it before N.
+// Failures end it with an error.
 func load(a []string) error {
 	url, n, workers := arg(a, 0, "http://127.0.0.1:8080"), number(a, 1, 1000), number(a, 2, 4)
 	pause, err := time.ParseDuration(arg(a, 4, "0s"))
@@ -47,7 +50,9 @@ func load(a []string) error {
 			}
 		})
 	}
-	for range n {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	for sent := 0; sent < n && ctx.Err() == nil; sent++ {
 		jobs <- struct{}{}
 	}
 	close(jobs)

@@ -17,7 +17,11 @@
 //	get URL            fetch a URL and print its body
 //	udp ADDR           answer datagrams with the host name
 //	query ADDR         send a datagram and print the answer
+//	chat ADDR PORT     send datagrams from one port, print who answers when it changes
+//	hold URL           send requests over one connection until SIGTERM
 //	resolve NAME...    print the addresses of names
+//	srv NAME           print targets and ports of a service record
+//	ptr ADDR           print the names of an address
 //	load URL N C [oneshot|keepalive] [PAUSE]
 //	                   send N requests, C at a time, and count who answers
 package main
@@ -79,7 +83,11 @@ var modes = map[string]func([]string) error{
 	"udp":   udp,
 
 	"query":   query,
+	"chat":    chat,
+	"hold":    hold,
 	"resolve": resolve,
+	"srv":     srv,
+	"ptr":     ptr,
 	"load":    load,
 }
 
