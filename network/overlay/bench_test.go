@@ -84,6 +84,20 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
+// BenchmarkGlance is what Check costs between two rounds of that.
+func BenchmarkGlance(b *testing.B) {
+	h := loaded(b)
+	h.mustBeIntact()
+	h.run(func() error {
+		for b.Loop() {
+			if ok, err := h.Check(); !ok || err != nil {
+				b.Fatal(ok, err)
+			}
+		}
+		return nil
+	})
+}
+
 func BenchmarkSetAgain(b *testing.B) {
 	h := loaded(b)
 	w := Wanted{

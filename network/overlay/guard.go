@@ -103,22 +103,32 @@ func elements(keys [][]byte) []nftables.SetElement {
 	return out
 }
 
+// tableIntact reads the table only if anyone changed any rules since it was found
+// right.
 func (o *Overlay) tableIntact() (bool, error) {
 	if o.table == nil {
 		return false, nil
 	}
-	c, err := nft.Connect("")
+	c, err := nft.Dial("")
 	if err != nil {
 		return false, err
 	}
 	defer c.CloseLasting()
-	have, err := nft.Dump(c, layout())
+	generation, err := c.Generation()
+	if err != nil || generation == o.generation {
+		return err == nil, err
+	}
+	have, err := nft.Dump(c.Conn, layout())
 	if err != nil {
 		return false, err
 	}
 	var want strings.Builder
 	o.table.render(&want)
-	return have == want.String(), nil
+	if have != want.String() {
+		return false, nil
+	}
+	o.generation = generation
+	return true, nil
 }
 
 func equalKeys(a, b [][]byte) bool { return slices.EqualFunc(a, b, slices.Equal) }

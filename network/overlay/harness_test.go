@@ -144,17 +144,25 @@ func (h *host) remote(list ...string) Remote { return Remote{Addresses: addrs(li
 func (h *host) mustBeIntact() {
 	h.t.Helper()
 	h.run(func() error {
-		if ok, err := h.Check(); !ok || err != nil {
+		if ok, err := h.checkAll(); !ok || err != nil {
 			return fmt.Errorf("kernel differs: %v", err)
 		}
 		return nil
 	})
 }
 
+// checkAll is Check when everything is due.
+func (h *host) checkAll() (bool, error) {
+	for _, s := range h.segments {
+		s.compared = time.Time{}
+	}
+	return h.check(time.Now(), time.Hour)
+}
+
 func (h *host) mustDiffer(what string) {
 	h.t.Helper()
 	h.run(func() error {
-		if ok, _ := h.Check(); ok {
+		if ok, _ := h.checkAll(); ok {
 			return fmt.Errorf("%s is not seen", what)
 		}
 		return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	rtnl "github.com/vishvananda/netlink"
 
@@ -32,7 +33,18 @@ type Overlay struct {
 	peers    []netip.Addr
 	port     uint16
 	table    guard // as the kernel has it; nil: not known
+	// generation of the host's rules when the table was last found right.
+	generation uint32
 }
+
+const (
+	// compareEvery is how often a network's entries are compared with what they
+	// should be: to read tens of thousands costs a tenth of a second, and nobody
+	// loses some of them by accident.
+	compareEvery = 30 * time.Second
+	// compareFor bounds how long one Check compares entries; the others are next.
+	compareFor = 100 * time.Millisecond
+)
 
 // Open prepares for Set, which takes over what an earlier minid left.
 func Open(cfg Config) (*Overlay, error) {
@@ -209,19 +221,41 @@ func (o *Overlay) SetPeers(peers []netip.Addr) error {
 }
 
 // Check reports whether the kernel still is as it should be; someone else may
-// have flushed rules or deleted links. The links' ends in the tasks are not
-// looked at: they are the tasks' own.
-func (o *Overlay) Check() (intact bool, err error) {
+// have flushed rules or deleted links. Tables and links are looked at each time,
+// the entries of a network each half minute. The links' ends in the tasks are
+// not looked at: they are the tasks' own.
+func (o *Overlay) Check() (intact bool, err error) { return o.check(time.Now(), compareFor) }
+
+func (o *Overlay) check(now time.Time, compareFor time.Duration) (intact bool, err error) {
 	if intact, err = o.tableIntact(); !intact || err != nil {
 		return false, err
 	}
+	var due []*segment
 	for id, s := range o.segments {
-		intact, err := s.intact()
+		intact, err := s.linksIntact()
 		if err != nil {
 			return false, fmt.Errorf("check network %s: %w", id, err)
 		}
 		if !intact {
 			return false, nil
+		}
+		if now.Sub(s.compared) >= compareEvery {
+			due = append(due, s)
+		}
+	}
+	began := time.Now()
+	slices.SortFunc(due, func(a, b *segment) int { return a.compared.Compare(b.compared) })
+	for _, s := range due {
+		intact, err := s.entriesIntact()
+		if err != nil {
+			return false, fmt.Errorf("check network %s: %w", s.net.ID, err)
+		}
+		if !intact {
+			return false, nil
+		}
+		s.compared = now
+		if time.Since(began) >= compareFor {
+			break
 		}
 	}
 	return true, nil

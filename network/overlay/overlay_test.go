@@ -516,3 +516,43 @@ func TestEncryptedStaysOut(t *testing.T) {
 	}
 	mustReach(t, h1.task("s0"), "10.0.0.3")
 }
+
+// TestRounds: entries that someone removed are missed within half a minute, and
+// each network has its turn when comparing all takes too long for once.
+func TestRounds(t *testing.T) {
+	h := underlay(t, 1)[0]
+	w := Wanted{Networks: map[string]Network{}, Remotes: remotes{}}
+	for i, id := range []string{"web", "db"} {
+		w.Networks[id] = h.network(id, uint32(4096+i))
+		w.Remotes[id] = map[string]Remote{"far": remote("192.0.2.9", "10.0.0.9")}
+	}
+	h.run(func() error { return h.Set(w) })
+	h.mustBeIntact()
+	for id, s := range h.segments {
+		must(t, netns.Do(h.Path(id), func() error { return ip("neigh", "flush", "nud", "permanent", "dev", s.net.vxlanName()) }))
+	}
+	compared := time.Now()
+	for _, s := range h.segments {
+		s.compared = compared
+	}
+	intact := func(at time.Duration) (intact bool) {
+		h.run(func() (err error) { intact, err = h.check(compared.Add(at), 0); return err })
+		return intact
+	}
+	if !intact(compareEvery - time.Second) {
+		t.Error("compared before it was due")
+	}
+	if intact(compareEvery) {
+		t.Error("nobody missed the entries")
+	}
+	h.run(func() error { return h.segments["db"].set(h.host) })
+	h.segments["db"].compared = compared.Add(-time.Second) // the next in turn
+	if !intact(compareEvery) {
+		t.Error("more compared than there is time for")
+	}
+	if intact(compareEvery) {
+		t.Error("the other network has no turn")
+	}
+	h.run(func() error { return h.Set(w) })
+	h.mustBeIntact()
+}

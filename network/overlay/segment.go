@@ -34,7 +34,8 @@ type segment struct {
 	batch         *batch       // likewise
 	bridge, vxlan int          // indices of the links
 	have          map[netip.Addr]forward
-	taken         bool // the VXLAN id was waited for in vain
+	taken         bool      // the VXLAN id was waited for in vain
+	compared      time.Time // when the entries were last found right
 }
 
 func newSegment(n Network, remotes map[string]Remote) *segment {
@@ -296,8 +297,8 @@ func removeLinks(h *rtnl.Handle) error {
 	return nil
 }
 
-// intact compares the namespace with what it should be.
-func (s *segment) intact() (bool, error) {
+// linksIntact compares the namespace's links with what they should be.
+func (s *segment) linksIntact() (bool, error) {
 	if s.handle == nil || s.inode != inodeOf(s.path) {
 		return false, nil
 	}
@@ -306,22 +307,18 @@ func (s *segment) intact() (bool, error) {
 		return false, err
 	}
 	bridge := links[BridgeName]
-	if bridge == nil || !s.isRaised(bridge) {
+	if bridge == nil || bridge.Attrs().Index != s.bridge || !s.isRaised(bridge) || !s.cablesIntact(links) {
 		return false, nil
 	}
-	if !s.linksIntact(links) {
-		return false, nil
+	if s.net.VNI == 0 {
+		return true, nil
 	}
-	if s.net.VNI != 0 {
-		v, ok := links[s.net.vxlanName()].(*rtnl.Vxlan)
-		if !ok || !s.isRight(v) || !s.isPort(v) {
-			return false, nil
-		}
-	}
-	return s.forwardsIntact(links)
+	v, ok := links[s.net.vxlanName()].(*rtnl.Vxlan)
+	return ok && v.Index == s.vxlan && s.isRight(v) && s.isPort(v), nil
 }
 
-func (s *segment) linksIntact(links map[string]rtnl.Link) bool {
+// cablesIntact tells whether all cables are there, and no others.
+func (s *segment) cablesIntact(links map[string]rtnl.Link) bool {
 	for task := range s.links {
 		if l := links[linkName(task)]; l == nil || !s.isPort(l) {
 			return false
@@ -344,8 +341,13 @@ func (s *segment) isPort(l rtnl.Link) bool {
 	return l.Attrs().MasterIndex == s.bridge && s.isRaised(l)
 }
 
-// forwardsIntact reads what the kernel has and compares it with what it should.
-func (s *segment) forwardsIntact(links map[string]rtnl.Link) (bool, error) {
+// entriesIntact reads what the kernel has and compares it with what it should,
+// where the links are as they should be.
+func (s *segment) entriesIntact() (bool, error) {
+	links, err := s.linksByName()
+	if err != nil {
+		return false, err
+	}
 	d, err := s.dump()
 	if err != nil {
 		return false, err
@@ -355,7 +357,7 @@ func (s *segment) forwardsIntact(links map[string]rtnl.Link) (bool, error) {
 		return false, nil
 	}
 	for task, l := range s.links {
-		if d.ports[l.mac()] != links[linkName(task)].Attrs().Index {
+		if cable := links[linkName(task)]; cable == nil || d.ports[l.mac()] != cable.Attrs().Index {
 			return false, nil
 		}
 	}
