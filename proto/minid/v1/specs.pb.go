@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PlacementStrategy says which of the nodes that fit is best.
+type PlacementStrategy int32
+
+const (
+	// As SPREAD.
+	PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED PlacementStrategy = 0
+	// The one with the fewest tasks.
+	PlacementStrategy_PLACEMENT_STRATEGY_SPREAD PlacementStrategy = 1
+	// The fullest one.
+	PlacementStrategy_PLACEMENT_STRATEGY_BINPACK PlacementStrategy = 2
+)
+
+// Enum value maps for PlacementStrategy.
+var (
+	PlacementStrategy_name = map[int32]string{
+		0: "PLACEMENT_STRATEGY_UNSPECIFIED",
+		1: "PLACEMENT_STRATEGY_SPREAD",
+		2: "PLACEMENT_STRATEGY_BINPACK",
+	}
+	PlacementStrategy_value = map[string]int32{
+		"PLACEMENT_STRATEGY_UNSPECIFIED": 0,
+		"PLACEMENT_STRATEGY_SPREAD":      1,
+		"PLACEMENT_STRATEGY_BINPACK":     2,
+	}
+)
+
+func (x PlacementStrategy) Enum() *PlacementStrategy {
+	p := new(PlacementStrategy)
+	*p = x
+	return p
+}
+
+func (x PlacementStrategy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PlacementStrategy) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[0].Descriptor()
+}
+
+func (PlacementStrategy) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[0]
+}
+
+func (x PlacementStrategy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PlacementStrategy.Descriptor instead.
+func (PlacementStrategy) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{0}
+}
+
 // NodeRole says what a node's certificate allows it to do.
 type NodeRole int32
 
@@ -58,11 +111,11 @@ func (x NodeRole) String() string {
 }
 
 func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[0].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[1].Descriptor()
 }
 
 func (NodeRole) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[0]
+	return &file_minid_v1_specs_proto_enumTypes[1]
 }
 
 func (x NodeRole) Number() protoreflect.EnumNumber {
@@ -71,7 +124,7 @@ func (x NodeRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeRole.Descriptor instead.
 func (NodeRole) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{1}
 }
 
 type NodeAvailability int32
@@ -112,11 +165,11 @@ func (x NodeAvailability) String() string {
 }
 
 func (NodeAvailability) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[1].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[2].Descriptor()
 }
 
 func (NodeAvailability) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[1]
+	return &file_minid_v1_specs_proto_enumTypes[2]
 }
 
 func (x NodeAvailability) Number() protoreflect.EnumNumber {
@@ -125,7 +178,7 @@ func (x NodeAvailability) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeAvailability.Descriptor instead.
 func (NodeAvailability) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{2}
 }
 
 // EndpointMode says how a service is reached by its name.
@@ -165,11 +218,11 @@ func (x EndpointMode) String() string {
 }
 
 func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[2].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[3].Descriptor()
 }
 
 func (EndpointMode) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[2]
+	return &file_minid_v1_specs_proto_enumTypes[3]
 }
 
 func (x EndpointMode) Number() protoreflect.EnumNumber {
@@ -178,7 +231,59 @@ func (x EndpointMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndpointMode.Descriptor instead.
 func (EndpointMode) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{2}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{3}
+}
+
+type HealthConfig_Action int32
+
+const (
+	// As RESTART.
+	HealthConfig_ACTION_UNSPECIFIED HealthConfig_Action = 0
+	// A task that is unhealthy fails and is replaced.
+	HealthConfig_ACTION_RESTART HealthConfig_Action = 1
+	// It gets no new connections until it is healthy again.
+	HealthConfig_ACTION_UNREADY HealthConfig_Action = 2
+)
+
+// Enum value maps for HealthConfig_Action.
+var (
+	HealthConfig_Action_name = map[int32]string{
+		0: "ACTION_UNSPECIFIED",
+		1: "ACTION_RESTART",
+		2: "ACTION_UNREADY",
+	}
+	HealthConfig_Action_value = map[string]int32{
+		"ACTION_UNSPECIFIED": 0,
+		"ACTION_RESTART":     1,
+		"ACTION_UNREADY":     2,
+	}
+)
+
+func (x HealthConfig_Action) Enum() *HealthConfig_Action {
+	p := new(HealthConfig_Action)
+	*p = x
+	return p
+}
+
+func (x HealthConfig_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthConfig_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
+}
+
+func (HealthConfig_Action) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[4]
+}
+
+func (x HealthConfig_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthConfig_Action.Descriptor instead.
+func (HealthConfig_Action) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Mount_Type int32
@@ -217,11 +322,11 @@ func (x Mount_Type) String() string {
 }
 
 func (Mount_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[3].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
 }
 
 func (Mount_Type) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[3]
+	return &file_minid_v1_specs_proto_enumTypes[5]
 }
 
 func (x Mount_Type) Number() protoreflect.EnumNumber {
@@ -230,7 +335,64 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12, 0}
+}
+
+// BindRecursion says what becomes of the mounts below a bind's source.
+type Mount_BindRecursion int32
+
+const (
+	// They are bound too, and read-only with the bind where the kernel can.
+	Mount_BIND_RECURSION_UNSPECIFIED Mount_BindRecursion = 0
+	// They are not bound.
+	Mount_BIND_RECURSION_DISABLED Mount_BindRecursion = 1
+	// They stay as they are in a read-only bind.
+	Mount_BIND_RECURSION_WRITABLE Mount_BindRecursion = 2
+	// They are read-only with the bind, or the task is refused.
+	Mount_BIND_RECURSION_READONLY Mount_BindRecursion = 3
+)
+
+// Enum value maps for Mount_BindRecursion.
+var (
+	Mount_BindRecursion_name = map[int32]string{
+		0: "BIND_RECURSION_UNSPECIFIED",
+		1: "BIND_RECURSION_DISABLED",
+		2: "BIND_RECURSION_WRITABLE",
+		3: "BIND_RECURSION_READONLY",
+	}
+	Mount_BindRecursion_value = map[string]int32{
+		"BIND_RECURSION_UNSPECIFIED": 0,
+		"BIND_RECURSION_DISABLED":    1,
+		"BIND_RECURSION_WRITABLE":    2,
+		"BIND_RECURSION_READONLY":    3,
+	}
+)
+
+func (x Mount_BindRecursion) Enum() *Mount_BindRecursion {
+	p := new(Mount_BindRecursion)
+	*p = x
+	return p
+}
+
+func (x Mount_BindRecursion) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mount_BindRecursion) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
+}
+
+func (Mount_BindRecursion) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[6]
+}
+
+func (x Mount_BindRecursion) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mount_BindRecursion.Descriptor instead.
+func (Mount_BindRecursion) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12, 1}
 }
 
 type RestartPolicy_Condition int32
@@ -270,11 +432,11 @@ func (x RestartPolicy_Condition) String() string {
 }
 
 func (RestartPolicy_Condition) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
 }
 
 func (RestartPolicy_Condition) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[4]
+	return &file_minid_v1_specs_proto_enumTypes[7]
 }
 
 func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
@@ -283,7 +445,7 @@ func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartPolicy_Condition.Descriptor instead.
 func (RestartPolicy_Condition) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 0}
 }
 
 type PortConfig_Protocol int32
@@ -322,11 +484,11 @@ func (x PortConfig_Protocol) String() string {
 }
 
 func (PortConfig_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[8].Descriptor()
 }
 
 func (PortConfig_Protocol) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[5]
+	return &file_minid_v1_specs_proto_enumTypes[8]
 }
 
 func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
@@ -335,7 +497,7 @@ func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Protocol.Descriptor instead.
 func (PortConfig_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type PortConfig_Mode int32
@@ -371,11 +533,11 @@ func (x PortConfig_Mode) String() string {
 }
 
 func (PortConfig_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[9].Descriptor()
 }
 
 func (PortConfig_Mode) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[6]
+	return &file_minid_v1_specs_proto_enumTypes[9]
 }
 
 func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
@@ -384,7 +546,7 @@ func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Mode.Descriptor instead.
 func (PortConfig_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 1}
 }
 
 // Policy says which tasks a node's published port leads to (mode ingress).
@@ -424,11 +586,11 @@ func (x PortConfig_Policy) String() string {
 }
 
 func (PortConfig_Policy) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[10].Descriptor()
 }
 
 func (PortConfig_Policy) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[7]
+	return &file_minid_v1_specs_proto_enumTypes[10]
 }
 
 func (x PortConfig_Policy) Number() protoreflect.EnumNumber {
@@ -437,7 +599,7 @@ func (x PortConfig_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Policy.Descriptor instead.
 func (PortConfig_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 2}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 2}
 }
 
 // Source says which client address a task sees (mode ingress).
@@ -477,11 +639,11 @@ func (x PortConfig_Source) String() string {
 }
 
 func (PortConfig_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[8].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[11].Descriptor()
 }
 
 func (PortConfig_Source) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[8]
+	return &file_minid_v1_specs_proto_enumTypes[11]
 }
 
 func (x PortConfig_Source) Number() protoreflect.EnumNumber {
@@ -490,7 +652,7 @@ func (x PortConfig_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Source.Descriptor instead.
 func (PortConfig_Source) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15, 3}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 3}
 }
 
 type NetworkSpec_Driver int32
@@ -529,11 +691,11 @@ func (x NetworkSpec_Driver) String() string {
 }
 
 func (NetworkSpec_Driver) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[9].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[12].Descriptor()
 }
 
 func (NetworkSpec_Driver) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[9]
+	return &file_minid_v1_specs_proto_enumTypes[12]
 }
 
 func (x NetworkSpec_Driver) Number() protoreflect.EnumNumber {
@@ -542,7 +704,7 @@ func (x NetworkSpec_Driver) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkSpec_Driver.Descriptor instead.
 func (NetworkSpec_Driver) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type UpdateConfig_FailureAction int32
@@ -552,6 +714,8 @@ const (
 	UpdateConfig_FAILURE_ACTION_UNSPECIFIED UpdateConfig_FailureAction = 0
 	UpdateConfig_FAILURE_ACTION_PAUSE       UpdateConfig_FailureAction = 1
 	UpdateConfig_FAILURE_ACTION_CONTINUE    UpdateConfig_FailureAction = 2
+	// Back to the spec before. Not in ServiceSpec.rollback.
+	UpdateConfig_FAILURE_ACTION_ROLLBACK UpdateConfig_FailureAction = 3
 )
 
 // Enum value maps for UpdateConfig_FailureAction.
@@ -560,11 +724,13 @@ var (
 		0: "FAILURE_ACTION_UNSPECIFIED",
 		1: "FAILURE_ACTION_PAUSE",
 		2: "FAILURE_ACTION_CONTINUE",
+		3: "FAILURE_ACTION_ROLLBACK",
 	}
 	UpdateConfig_FailureAction_value = map[string]int32{
 		"FAILURE_ACTION_UNSPECIFIED": 0,
 		"FAILURE_ACTION_PAUSE":       1,
 		"FAILURE_ACTION_CONTINUE":    2,
+		"FAILURE_ACTION_ROLLBACK":    3,
 	}
 )
 
@@ -579,11 +745,11 @@ func (x UpdateConfig_FailureAction) String() string {
 }
 
 func (UpdateConfig_FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[10].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[13].Descriptor()
 }
 
 func (UpdateConfig_FailureAction) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[10]
+	return &file_minid_v1_specs_proto_enumTypes[13]
 }
 
 func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
@@ -592,7 +758,7 @@ func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_FailureAction.Descriptor instead.
 func (UpdateConfig_FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type UpdateConfig_Order int32
@@ -629,11 +795,11 @@ func (x UpdateConfig_Order) String() string {
 }
 
 func (UpdateConfig_Order) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[11].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[14].Descriptor()
 }
 
 func (UpdateConfig_Order) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[11]
+	return &file_minid_v1_specs_proto_enumTypes[14]
 }
 
 func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
@@ -642,7 +808,7 @@ func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_Order.Descriptor instead.
 func (UpdateConfig_Order) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 1}
 }
 
 type ClusterSpec struct {
@@ -664,9 +830,10 @@ type ClusterSpec struct {
 	DefaultAddressPools []string `protobuf:"bytes,7,rep,name=default_address_pools,json=defaultAddressPools,proto3" json:"default_address_pools,omitempty"`
 	SubnetMaskLength    uint32   `protobuf:"varint,8,opt,name=subnet_mask_length,json=subnetMaskLength,proto3" json:"subnet_mask_length,omitempty"`
 	// UDP port of the overlays' VXLAN; from `swarm init` only. 4789.
-	DataPathPort  uint32 `protobuf:"varint,9,opt,name=data_path_port,json=dataPathPort,proto3" json:"data_path_port,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DataPathPort      uint32            `protobuf:"varint,9,opt,name=data_path_port,json=dataPathPort,proto3" json:"data_path_port,omitempty"`
+	PlacementStrategy PlacementStrategy `protobuf:"varint,10,opt,name=placement_strategy,json=placementStrategy,proto3,enum=minid.v1.PlacementStrategy" json:"placement_strategy,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
@@ -762,6 +929,13 @@ func (x *ClusterSpec) GetDataPathPort() uint32 {
 	return 0
 }
 
+func (x *ClusterSpec) GetPlacementStrategy() PlacementStrategy {
+	if x != nil {
+		return x.PlacementStrategy
+	}
+	return PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED
+}
+
 type NodeSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -832,9 +1006,11 @@ type ServiceSpec struct {
 	//
 	//	*ServiceSpec_Replicated
 	//	*ServiceSpec_Global
-	Mode          isServiceSpec_Mode `protobuf_oneof:"mode"`
-	Update        *UpdateConfig      `protobuf:"bytes,6,opt,name=update,proto3" json:"update,omitempty"`
-	EndpointMode  EndpointMode       `protobuf:"varint,7,opt,name=endpoint_mode,json=endpointMode,proto3,enum=minid.v1.EndpointMode" json:"endpoint_mode,omitempty"`
+	Mode         isServiceSpec_Mode `protobuf_oneof:"mode"`
+	Update       *UpdateConfig      `protobuf:"bytes,6,opt,name=update,proto3" json:"update,omitempty"`
+	EndpointMode EndpointMode       `protobuf:"varint,7,opt,name=endpoint_mode,json=endpointMode,proto3,enum=minid.v1.EndpointMode" json:"endpoint_mode,omitempty"`
+	// How a rollback goes; the defaults of update when unset.
+	Rollback      *UpdateConfig `protobuf:"bytes,8,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -927,6 +1103,13 @@ func (x *ServiceSpec) GetEndpointMode() EndpointMode {
 		return x.EndpointMode
 	}
 	return EndpointMode_ENDPOINT_MODE_UNSPECIFIED
+}
+
+func (x *ServiceSpec) GetRollback() *UpdateConfig {
+	if x != nil {
+		return x.Rollback
+	}
+	return nil
 }
 
 type isServiceSpec_Mode interface {
@@ -1229,8 +1412,25 @@ type ContainerSpec struct {
 	// The control API clears it in every answer.
 	PullAuth []byte `protobuf:"bytes,20,opt,name=pull_auth,json=pullAuth,proto3" json:"pull_auth,omitempty"`
 	// The platforms that the image has; empty when it could not be resolved.
-	Platforms     []*ImagePlatform `protobuf:"bytes,21,rep,name=platforms,proto3" json:"platforms,omitempty"`
-	Dns           *DNSConfig       `protobuf:"bytes,22,opt,name=dns,proto3" json:"dns,omitempty"`
+	Platforms []*ImagePlatform `protobuf:"bytes,21,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	Dns       *DNSConfig       `protobuf:"bytes,22,opt,name=dns,proto3" json:"dns,omitempty"`
+	// Unset: the image's.
+	Health *HealthConfig `protobuf:"bytes,23,opt,name=health,proto3" json:"health,omitempty"`
+	// More lines of /etc/hosts: "ADDRESS NAME [NAME...]".
+	Hosts   []string          `protobuf:"bytes,24,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Sysctls map[string]string `protobuf:"bytes,25,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Ulimits []*Ulimit         `protobuf:"bytes,26,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	// -1000 to 1000.
+	OomScoreAdj int32 `protobuf:"varint,27,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
+	// A small init as PID 1 that reaps and forwards signals.
+	Init bool `protobuf:"varint,28,opt,name=init,proto3" json:"init,omitempty"`
+	// Devices of the host: "/dev/fuse[:/dev/in-task[:rwm]]".
+	Devices []string `protobuf:"bytes,29,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Size of /dev/shm in bytes; 0 means 64 MiB.
+	ShmSizeBytes int64 `protobuf:"varint,30,opt,name=shm_size_bytes,json=shmSizeBytes,proto3" json:"shm_size_bytes,omitempty"`
+	// As docker's --security-opt: "no-new-privileges", "seccomp=unconfined",
+	// "apparmor=PROFILE".
+	SecurityOpts  []string `protobuf:"bytes,31,rep,name=security_opts,json=securityOpts,proto3" json:"security_opts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,6 +1619,231 @@ func (x *ContainerSpec) GetDns() *DNSConfig {
 	return nil
 }
 
+func (x *ContainerSpec) GetHealth() *HealthConfig {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSysctls() map[string]string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetUlimits() []*Ulimit {
+	if x != nil {
+		return x.Ulimits
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetOomScoreAdj() int32 {
+	if x != nil {
+		return x.OomScoreAdj
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetInit() bool {
+	if x != nil {
+		return x.Init
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetShmSizeBytes() int64 {
+	if x != nil {
+		return x.ShmSizeBytes
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetSecurityOpts() []string {
+	if x != nil {
+		return x.SecurityOpts
+	}
+	return nil
+}
+
+// HealthConfig says how to find out whether a task is well.
+type HealthConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in docker's image format: NONE; CMD and arguments; CMD-SHELL and a
+	// command line. Empty is the image's own test with the other fields changed.
+	Test []string `protobuf:"bytes,1,rep,name=test,proto3" json:"test,omitempty"`
+	// 30 s when unset.
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// 30 s when unset.
+	Timeout *durationpb.Duration `protobuf:"bytes,3,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Failures in a row that make a task unhealthy; 3 when 0.
+	Retries uint32 `protobuf:"varint,4,opt,name=retries,proto3" json:"retries,omitempty"`
+	// Failures in this time after the start do not count; 0.
+	StartPeriod *durationpb.Duration `protobuf:"bytes,5,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
+	// Between tests within the start period; 5 s when unset.
+	StartInterval *durationpb.Duration `protobuf:"bytes,6,opt,name=start_interval,json=startInterval,proto3" json:"start_interval,omitempty"`
+	Action        HealthConfig_Action  `protobuf:"varint,7,opt,name=action,proto3,enum=minid.v1.HealthConfig_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthConfig) Reset() {
+	*x = HealthConfig{}
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthConfig) ProtoMessage() {}
+
+func (x *HealthConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthConfig.ProtoReflect.Descriptor instead.
+func (*HealthConfig) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HealthConfig) GetTest() []string {
+	if x != nil {
+		return x.Test
+	}
+	return nil
+}
+
+func (x *HealthConfig) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *HealthConfig) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *HealthConfig) GetRetries() uint32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
+func (x *HealthConfig) GetStartPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.StartPeriod
+	}
+	return nil
+}
+
+func (x *HealthConfig) GetStartInterval() *durationpb.Duration {
+	if x != nil {
+		return x.StartInterval
+	}
+	return nil
+}
+
+func (x *HealthConfig) GetAction() HealthConfig_Action {
+	if x != nil {
+		return x.Action
+	}
+	return HealthConfig_ACTION_UNSPECIFIED
+}
+
+type Ulimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "nofile", as in setrlimit(2) without RLIMIT_.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// -1 is unlimited.
+	Soft          int64 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	Hard          int64 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ulimit) Reset() {
+	*x = Ulimit{}
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ulimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ulimit) ProtoMessage() {}
+
+func (x *Ulimit) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
+func (*Ulimit) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Ulimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ulimit) GetSoft() int64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *Ulimit) GetHard() int64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
 // DNSConfig changes how a task resolves names that are not the cluster's.
 type DNSConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1434,7 +1859,7 @@ type DNSConfig struct {
 
 func (x *DNSConfig) Reset() {
 	*x = DNSConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1871,7 @@ func (x *DNSConfig) String() string {
 func (*DNSConfig) ProtoMessage() {}
 
 func (x *DNSConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1884,7 @@ func (x *DNSConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSConfig.ProtoReflect.Descriptor instead.
 func (*DNSConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DNSConfig) GetServers() []string {
@@ -1493,7 +1918,7 @@ type ImagePlatform struct {
 
 func (x *ImagePlatform) Reset() {
 	*x = ImagePlatform{}
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1930,7 @@ func (x *ImagePlatform) String() string {
 func (*ImagePlatform) ProtoMessage() {}
 
 func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1943,7 @@ func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagePlatform.ProtoReflect.Descriptor instead.
 func (*ImagePlatform) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ImagePlatform) GetOs() string {
@@ -1549,14 +1974,19 @@ type Mount struct {
 	// In bytes; 0 is the kernel's default.
 	TmpfsSizeBytes int64 `protobuf:"varint,7,opt,name=tmpfs_size_bytes,json=tmpfsSizeBytes,proto3" json:"tmpfs_size_bytes,omitempty"`
 	// Permission bits; 0 means 1777.
-	TmpfsMode     uint32 `protobuf:"varint,8,opt,name=tmpfs_mode,json=tmpfsMode,proto3" json:"tmpfs_mode,omitempty"`
+	TmpfsMode     uint32              `protobuf:"varint,8,opt,name=tmpfs_mode,json=tmpfsMode,proto3" json:"tmpfs_mode,omitempty"`
+	BindRecursion Mount_BindRecursion `protobuf:"varint,9,opt,name=bind_recursion,json=bindRecursion,proto3,enum=minid.v1.Mount_BindRecursion" json:"bind_recursion,omitempty"`
+	// Make a bind's source, a directory, where the node has none.
+	BindCreateSource bool `protobuf:"varint,10,opt,name=bind_create_source,json=bindCreateSource,proto3" json:"bind_create_source,omitempty"`
+	// A directory or file within the volume, which must be there.
+	VolumeSubpath string `protobuf:"bytes,11,opt,name=volume_subpath,json=volumeSubpath,proto3" json:"volume_subpath,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1998,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +2011,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -1640,6 +2070,27 @@ func (x *Mount) GetTmpfsMode() uint32 {
 	return 0
 }
 
+func (x *Mount) GetBindRecursion() Mount_BindRecursion {
+	if x != nil {
+		return x.BindRecursion
+	}
+	return Mount_BIND_RECURSION_UNSPECIFIED
+}
+
+func (x *Mount) GetBindCreateSource() bool {
+	if x != nil {
+		return x.BindCreateSource
+	}
+	return false
+}
+
+func (x *Mount) GetVolumeSubpath() string {
+	if x != nil {
+		return x.VolumeSubpath
+	}
+	return ""
+}
+
 // FileReference puts a secret or config into a task as a file.
 type FileReference struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1658,7 +2109,7 @@ type FileReference struct {
 
 func (x *FileReference) Reset() {
 	*x = FileReference{}
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +2121,7 @@ func (x *FileReference) String() string {
 func (*FileReference) ProtoMessage() {}
 
 func (x *FileReference) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +2134,7 @@ func (x *FileReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReference.ProtoReflect.Descriptor instead.
 func (*FileReference) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FileReference) GetId() string {
@@ -1737,13 +2188,18 @@ type ResourceRequirements struct {
 	// What the scheduler sets aside.
 	ReserveNanoCpus    int64 `protobuf:"varint,4,opt,name=reserve_nano_cpus,json=reserveNanoCpus,proto3" json:"reserve_nano_cpus,omitempty"`
 	ReserveMemoryBytes int64 `protobuf:"varint,5,opt,name=reserve_memory_bytes,json=reserveMemoryBytes,proto3" json:"reserve_memory_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Memory and swap together in bytes; 0 forbids swap, -1 does not limit it.
+	MemorySwapBytes int64 `protobuf:"varint,6,opt,name=memory_swap_bytes,json=memorySwapBytes,proto3" json:"memory_swap_bytes,omitempty"`
+	// 0 to 100; unset is the host's.
+	MemorySwappiness *int64            `protobuf:"varint,7,opt,name=memory_swappiness,json=memorySwappiness,proto3,oneof" json:"memory_swappiness,omitempty"`
+	Generic          []*GenericRequest `protobuf:"bytes,8,rep,name=generic,proto3" json:"generic,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ResourceRequirements) Reset() {
 	*x = ResourceRequirements{}
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2211,7 @@ func (x *ResourceRequirements) String() string {
 func (*ResourceRequirements) ProtoMessage() {}
 
 func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2224,7 @@ func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceRequirements.ProtoReflect.Descriptor instead.
 func (*ResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResourceRequirements) GetLimitNanoCpus() int64 {
@@ -1806,6 +2262,80 @@ func (x *ResourceRequirements) GetReserveMemoryBytes() int64 {
 	return 0
 }
 
+func (x *ResourceRequirements) GetMemorySwapBytes() int64 {
+	if x != nil {
+		return x.MemorySwapBytes
+	}
+	return 0
+}
+
+func (x *ResourceRequirements) GetMemorySwappiness() int64 {
+	if x != nil && x.MemorySwappiness != nil {
+		return *x.MemorySwappiness
+	}
+	return 0
+}
+
+func (x *ResourceRequirements) GetGeneric() []*GenericRequest {
+	if x != nil {
+		return x.Generic
+	}
+	return nil
+}
+
+// GenericRequest reserves so many of a kind of the node's generic resources.
+type GenericRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Count         int64                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenericRequest) Reset() {
+	*x = GenericRequest{}
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenericRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenericRequest) ProtoMessage() {}
+
+func (x *GenericRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenericRequest.ProtoReflect.Descriptor instead.
+func (*GenericRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GenericRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GenericRequest) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type RestartPolicy struct {
 	state     protoimpl.MessageState  `protogen:"open.v1"`
 	Condition RestartPolicy_Condition `protobuf:"varint,1,opt,name=condition,proto3,enum=minid.v1.RestartPolicy_Condition" json:"condition,omitempty"`
@@ -1814,14 +2344,16 @@ type RestartPolicy struct {
 	// 0 is without limit.
 	MaxAttempts uint64 `protobuf:"varint,3,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Only attempts within it count; 0 is for ever.
-	Window        *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
+	Window *durationpb.Duration `protobuf:"bytes,4,opt,name=window,proto3" json:"window,omitempty"`
+	// With it the delay doubles with each restart, up to this.
+	MaxDelay      *durationpb.Duration `protobuf:"bytes,5,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1833,7 +2365,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1846,7 +2378,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RestartPolicy) GetCondition() RestartPolicy_Condition {
@@ -1877,6 +2409,13 @@ func (x *RestartPolicy) GetWindow() *durationpb.Duration {
 	return nil
 }
 
+func (x *RestartPolicy) GetMaxDelay() *durationpb.Duration {
+	if x != nil {
+		return x.MaxDelay
+	}
+	return nil
+}
+
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "node.labels.disk == ssd": all must hold.
@@ -1891,7 +2430,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2442,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2455,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -1957,7 +2496,7 @@ type PortConfig struct {
 
 func (x *PortConfig) Reset() {
 	*x = PortConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2508,7 @@ func (x *PortConfig) String() string {
 func (*PortConfig) ProtoMessage() {}
 
 func (x *PortConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2521,7 @@ func (x *PortConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortConfig.ProtoReflect.Descriptor instead.
 func (*PortConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PortConfig) GetProtocol() PortConfig_Protocol {
@@ -2061,7 +2600,7 @@ type NetworkSpec struct {
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2612,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2625,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NetworkSpec) GetName() string {
@@ -2181,7 +2720,7 @@ type AddressPool struct {
 
 func (x *AddressPool) Reset() {
 	*x = AddressPool{}
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2732,7 @@ func (x *AddressPool) String() string {
 func (*AddressPool) ProtoMessage() {}
 
 func (x *AddressPool) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2745,7 @@ func (x *AddressPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPool.ProtoReflect.Descriptor instead.
 func (*AddressPool) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AddressPool) GetSubnet() string {
@@ -2243,7 +2782,7 @@ type LogConfig struct {
 
 func (x *LogConfig) Reset() {
 	*x = LogConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[18]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2255,7 +2794,7 @@ func (x *LogConfig) String() string {
 func (*LogConfig) ProtoMessage() {}
 
 func (x *LogConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[18]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2268,7 +2807,7 @@ func (x *LogConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
 func (*LogConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogConfig) GetMaxSizeBytes() int64 {
@@ -2296,13 +2835,15 @@ type UpdateConfig struct {
 	// Share of failed slots that is borne; 0 bears none.
 	MaxFailureRatio float64            `protobuf:"fixed64,5,opt,name=max_failure_ratio,json=maxFailureRatio,proto3" json:"max_failure_ratio,omitempty"`
 	Order           UpdateConfig_Order `protobuf:"varint,6,opt,name=order,proto3,enum=minid.v1.UpdateConfig_Order" json:"order,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How long the rollout may go without progress; 10 min when unset.
+	Deadline      *durationpb.Duration `protobuf:"bytes,7,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[19]
+	mi := &file_minid_v1_specs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2855,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[19]
+	mi := &file_minid_v1_specs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2868,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2372,6 +2913,13 @@ func (x *UpdateConfig) GetOrder() UpdateConfig_Order {
 	return UpdateConfig_ORDER_UNSPECIFIED
 }
 
+func (x *UpdateConfig) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
 type SecretSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2384,7 +2932,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[20]
+	mi := &file_minid_v1_specs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2944,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[20]
+	mi := &file_minid_v1_specs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2957,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SecretSpec) GetName() string {
@@ -2445,7 +2993,7 @@ type ConfigSpec struct {
 
 func (x *ConfigSpec) Reset() {
 	*x = ConfigSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[21]
+	mi := &file_minid_v1_specs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +3005,7 @@ func (x *ConfigSpec) String() string {
 func (*ConfigSpec) ProtoMessage() {}
 
 func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[21]
+	mi := &file_minid_v1_specs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +3018,7 @@ func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSpec.ProtoReflect.Descriptor instead.
 func (*ConfigSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConfigSpec) GetName() string {
@@ -2498,7 +3046,7 @@ var File_minid_v1_specs_proto protoreflect.FileDescriptor
 
 const file_minid_v1_specs_proto_rawDesc = "" +
 	"\n" +
-	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xab\x03\n" +
+	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf7\x03\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12,\n" +
@@ -2509,14 +3057,16 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"certExpiry\x122\n" +
 	"\x15default_address_pools\x18\a \x03(\tR\x13defaultAddressPools\x12,\n" +
 	"\x12subnet_mask_length\x18\b \x01(\rR\x10subnetMaskLength\x12$\n" +
-	"\x0edata_path_port\x18\t \x01(\rR\fdataPathPort\"\xe5\x01\n" +
+	"\x0edata_path_port\x18\t \x01(\rR\fdataPathPort\x12J\n" +
+	"\x12placement_strategy\x18\n" +
+	" \x01(\x0e2\x1b.minid.v1.PlacementStrategyR\x11placementStrategy\"\xe5\x01\n" +
 	"\bNodeSpec\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.minid.v1.NodeSpec.LabelsEntryR\x06labels\x12&\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x12.minid.v1.NodeRoleR\x04role\x12>\n" +
 	"\favailability\x18\x03 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa0\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd4\x03\n" +
 	"\vServiceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x06labels\x18\x02 \x03(\v2!.minid.v1.ServiceSpec.LabelsEntryR\x06labels\x12&\n" +
@@ -2526,7 +3076,8 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"replicated\x12.\n" +
 	"\x06global\x18\x05 \x01(\v2\x14.minid.v1.GlobalModeH\x00R\x06global\x12.\n" +
 	"\x06update\x18\x06 \x01(\v2\x16.minid.v1.UpdateConfigR\x06update\x12;\n" +
-	"\rendpoint_mode\x18\a \x01(\x0e2\x16.minid.v1.EndpointModeR\fendpointMode\x1a9\n" +
+	"\rendpoint_mode\x18\a \x01(\x0e2\x16.minid.v1.EndpointModeR\fendpointMode\x122\n" +
+	"\brollback\x18\b \x01(\v2\x16.minid.v1.UpdateConfigR\brollback\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
@@ -2548,7 +3099,7 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12!\n" +
 	"\fnetwork_name\x18\x02 \x01(\tR\vnetworkName\x12\x18\n" +
-	"\aaliases\x18\x03 \x03(\tR\aaliases\"\xb9\x06\n" +
+	"\aaliases\x18\x03 \x03(\tR\aaliases\"\xc4\t\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x1e\n" +
 	"\n" +
@@ -2576,17 +3127,45 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\aconfigs\x18\x13 \x03(\v2\x17.minid.v1.FileReferenceR\aconfigs\x12\x1b\n" +
 	"\tpull_auth\x18\x14 \x01(\fR\bpullAuth\x125\n" +
 	"\tplatforms\x18\x15 \x03(\v2\x17.minid.v1.ImagePlatformR\tplatforms\x12%\n" +
-	"\x03dns\x18\x16 \x01(\v2\x13.minid.v1.DNSConfigR\x03dns\x1a9\n" +
+	"\x03dns\x18\x16 \x01(\v2\x13.minid.v1.DNSConfigR\x03dns\x12.\n" +
+	"\x06health\x18\x17 \x01(\v2\x16.minid.v1.HealthConfigR\x06health\x12\x14\n" +
+	"\x05hosts\x18\x18 \x03(\tR\x05hosts\x12>\n" +
+	"\asysctls\x18\x19 \x03(\v2$.minid.v1.ContainerSpec.SysctlsEntryR\asysctls\x12*\n" +
+	"\aulimits\x18\x1a \x03(\v2\x10.minid.v1.UlimitR\aulimits\x12\"\n" +
+	"\room_score_adj\x18\x1b \x01(\x05R\voomScoreAdj\x12\x12\n" +
+	"\x04init\x18\x1c \x01(\bR\x04init\x12\x18\n" +
+	"\adevices\x18\x1d \x03(\tR\adevices\x12$\n" +
+	"\x0eshm_size_bytes\x18\x1e \x01(\x03R\fshmSizeBytes\x12#\n" +
+	"\rsecurity_opts\x18\x1f \x03(\tR\fsecurityOpts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x03\n" +
+	"\fHealthConfig\x12\x12\n" +
+	"\x04test\x18\x01 \x03(\tR\x04test\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
+	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x18\n" +
+	"\aretries\x18\x04 \x01(\rR\aretries\x12<\n" +
+	"\fstart_period\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vstartPeriod\x12@\n" +
+	"\x0estart_interval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rstartInterval\x125\n" +
+	"\x06action\x18\a \x01(\x0e2\x1d.minid.v1.HealthConfig.ActionR\x06action\"H\n" +
+	"\x06Action\x12\x16\n" +
+	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eACTION_RESTART\x10\x01\x12\x12\n" +
+	"\x0eACTION_UNREADY\x10\x02\"D\n" +
+	"\x06Ulimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"W\n" +
 	"\tDNSConfig\x12\x18\n" +
 	"\aservers\x18\x01 \x03(\tR\aservers\x12\x16\n" +
 	"\x06search\x18\x02 \x03(\tR\x06search\x12\x18\n" +
 	"\aoptions\x18\x03 \x03(\tR\aoptions\"C\n" +
 	"\rImagePlatform\x12\x0e\n" +
 	"\x02os\x18\x01 \x01(\tR\x02os\x12\"\n" +
-	"\farchitecture\x18\x02 \x01(\tR\farchitecture\"\xe6\x02\n" +
+	"\farchitecture\x18\x02 \x01(\tR\farchitecture\"\x8a\x05\n" +
 	"\x05Mount\x12(\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x14.minid.v1.Mount.TypeR\x04type\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x16\n" +
@@ -2596,32 +3175,49 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x0evolume_no_copy\x18\x06 \x01(\bR\fvolumeNoCopy\x12(\n" +
 	"\x10tmpfs_size_bytes\x18\a \x01(\x03R\x0etmpfsSizeBytes\x12\x1d\n" +
 	"\n" +
-	"tmpfs_mode\x18\b \x01(\rR\ttmpfsMode\"L\n" +
+	"tmpfs_mode\x18\b \x01(\rR\ttmpfsMode\x12D\n" +
+	"\x0ebind_recursion\x18\t \x01(\x0e2\x1d.minid.v1.Mount.BindRecursionR\rbindRecursion\x12,\n" +
+	"\x12bind_create_source\x18\n" +
+	" \x01(\bR\x10bindCreateSource\x12%\n" +
+	"\x0evolume_subpath\x18\v \x01(\tR\rvolumeSubpath\"L\n" +
 	"\x04Type\x12\x14\n" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tTYPE_BIND\x10\x01\x12\x0f\n" +
 	"\vTYPE_VOLUME\x10\x02\x12\x0e\n" +
 	"\n" +
-	"TYPE_TMPFS\x10\x03\"\x83\x01\n" +
+	"TYPE_TMPFS\x10\x03\"\x86\x01\n" +
+	"\rBindRecursion\x12\x1e\n" +
+	"\x1aBIND_RECURSION_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17BIND_RECURSION_DISABLED\x10\x01\x12\x1b\n" +
+	"\x17BIND_RECURSION_WRITABLE\x10\x02\x12\x1b\n" +
+	"\x17BIND_RECURSION_READONLY\x10\x03\"\x83\x01\n" +
 	"\rFileReference\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06target\x18\x03 \x01(\tR\x06target\x12\x10\n" +
 	"\x03uid\x18\x04 \x01(\tR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x05 \x01(\tR\x03gid\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode\"\xe9\x01\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"\x91\x03\n" +
 	"\x14ResourceRequirements\x12&\n" +
 	"\x0flimit_nano_cpus\x18\x01 \x01(\x03R\rlimitNanoCpus\x12,\n" +
 	"\x12limit_memory_bytes\x18\x02 \x01(\x03R\x10limitMemoryBytes\x12\x1d\n" +
 	"\n" +
 	"limit_pids\x18\x03 \x01(\x03R\tlimitPids\x12*\n" +
 	"\x11reserve_nano_cpus\x18\x04 \x01(\x03R\x0freserveNanoCpus\x120\n" +
-	"\x14reserve_memory_bytes\x18\x05 \x01(\x03R\x12reserveMemoryBytes\"\xc0\x02\n" +
+	"\x14reserve_memory_bytes\x18\x05 \x01(\x03R\x12reserveMemoryBytes\x12*\n" +
+	"\x11memory_swap_bytes\x18\x06 \x01(\x03R\x0fmemorySwapBytes\x120\n" +
+	"\x11memory_swappiness\x18\a \x01(\x03H\x00R\x10memorySwappiness\x88\x01\x01\x122\n" +
+	"\ageneric\x18\b \x03(\v2\x18.minid.v1.GenericRequestR\agenericB\x14\n" +
+	"\x12_memory_swappiness\":\n" +
+	"\x0eGenericRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\"\xf8\x02\n" +
 	"\rRestartPolicy\x12?\n" +
 	"\tcondition\x18\x01 \x01(\x0e2!.minid.v1.RestartPolicy.ConditionR\tcondition\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12!\n" +
 	"\fmax_attempts\x18\x03 \x01(\x04R\vmaxAttempts\x121\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\"g\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\x126\n" +
+	"\tmax_delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\"g\n" +
 	"\tCondition\x12\x19\n" +
 	"\x15CONDITION_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCONDITION_NONE\x10\x01\x12\x18\n" +
@@ -2685,18 +3281,20 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\bip_range\x18\x03 \x01(\tR\aipRange\"N\n" +
 	"\tLogConfig\x12$\n" +
 	"\x0emax_size_bytes\x18\x01 \x01(\x03R\fmaxSizeBytes\x12\x1b\n" +
-	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\"\xf8\x03\n" +
+	"\tmax_files\x18\x02 \x01(\rR\bmaxFiles\"\xcd\x04\n" +
 	"\fUpdateConfig\x12 \n" +
 	"\vparallelism\x18\x01 \x01(\x04R\vparallelism\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12K\n" +
 	"\x0efailure_action\x18\x03 \x01(\x0e2$.minid.v1.UpdateConfig.FailureActionR\rfailureAction\x123\n" +
 	"\amonitor\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\amonitor\x12*\n" +
 	"\x11max_failure_ratio\x18\x05 \x01(\x01R\x0fmaxFailureRatio\x122\n" +
-	"\x05order\x18\x06 \x01(\x0e2\x1c.minid.v1.UpdateConfig.OrderR\x05order\"f\n" +
+	"\x05order\x18\x06 \x01(\x0e2\x1c.minid.v1.UpdateConfig.OrderR\x05order\x125\n" +
+	"\bdeadline\x18\a \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\x83\x01\n" +
 	"\rFailureAction\x12\x1e\n" +
 	"\x1aFAILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14FAILURE_ACTION_PAUSE\x10\x01\x12\x1b\n" +
-	"\x17FAILURE_ACTION_CONTINUE\x10\x02\"K\n" +
+	"\x17FAILURE_ACTION_CONTINUE\x10\x02\x12\x1b\n" +
+	"\x17FAILURE_ACTION_ROLLBACK\x10\x03\"K\n" +
 	"\x05Order\x12\x15\n" +
 	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10ORDER_STOP_FIRST\x10\x01\x12\x15\n" +
@@ -2716,7 +3314,11 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*v\n" +
+	"\x11PlacementStrategy\x12\"\n" +
+	"\x1ePLACEMENT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19PLACEMENT_STRATEGY_SPREAD\x10\x01\x12\x1e\n" +
+	"\x1aPLACEMENT_STRATEGY_BINPACK\x10\x02*R\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_WORKER\x10\x01\x12\x15\n" +
@@ -2743,99 +3345,120 @@ func file_minid_v1_specs_proto_rawDescGZIP() []byte {
 	return file_minid_v1_specs_proto_rawDescData
 }
 
-var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 12)
-var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
+var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_minid_v1_specs_proto_goTypes = []any{
-	(NodeRole)(0),                   // 0: minid.v1.NodeRole
-	(NodeAvailability)(0),           // 1: minid.v1.NodeAvailability
-	(EndpointMode)(0),               // 2: minid.v1.EndpointMode
-	(Mount_Type)(0),                 // 3: minid.v1.Mount.Type
-	(RestartPolicy_Condition)(0),    // 4: minid.v1.RestartPolicy.Condition
-	(PortConfig_Protocol)(0),        // 5: minid.v1.PortConfig.Protocol
-	(PortConfig_Mode)(0),            // 6: minid.v1.PortConfig.Mode
-	(PortConfig_Policy)(0),          // 7: minid.v1.PortConfig.Policy
-	(PortConfig_Source)(0),          // 8: minid.v1.PortConfig.Source
-	(NetworkSpec_Driver)(0),         // 9: minid.v1.NetworkSpec.Driver
-	(UpdateConfig_FailureAction)(0), // 10: minid.v1.UpdateConfig.FailureAction
-	(UpdateConfig_Order)(0),         // 11: minid.v1.UpdateConfig.Order
-	(*ClusterSpec)(nil),             // 12: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),                // 13: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),             // 14: minid.v1.ServiceSpec
-	(*ReplicatedMode)(nil),          // 15: minid.v1.ReplicatedMode
-	(*GlobalMode)(nil),              // 16: minid.v1.GlobalMode
-	(*TaskSpec)(nil),                // 17: minid.v1.TaskSpec
-	(*NetworkAttachment)(nil),       // 18: minid.v1.NetworkAttachment
-	(*ContainerSpec)(nil),           // 19: minid.v1.ContainerSpec
-	(*DNSConfig)(nil),               // 20: minid.v1.DNSConfig
-	(*ImagePlatform)(nil),           // 21: minid.v1.ImagePlatform
-	(*Mount)(nil),                   // 22: minid.v1.Mount
-	(*FileReference)(nil),           // 23: minid.v1.FileReference
-	(*ResourceRequirements)(nil),    // 24: minid.v1.ResourceRequirements
-	(*RestartPolicy)(nil),           // 25: minid.v1.RestartPolicy
-	(*Placement)(nil),               // 26: minid.v1.Placement
-	(*PortConfig)(nil),              // 27: minid.v1.PortConfig
-	(*NetworkSpec)(nil),             // 28: minid.v1.NetworkSpec
-	(*AddressPool)(nil),             // 29: minid.v1.AddressPool
-	(*LogConfig)(nil),               // 30: minid.v1.LogConfig
-	(*UpdateConfig)(nil),            // 31: minid.v1.UpdateConfig
-	(*SecretSpec)(nil),              // 32: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),              // 33: minid.v1.ConfigSpec
-	nil,                             // 34: minid.v1.NodeSpec.LabelsEntry
-	nil,                             // 35: minid.v1.ServiceSpec.LabelsEntry
-	nil,                             // 36: minid.v1.ContainerSpec.LabelsEntry
-	nil,                             // 37: minid.v1.NetworkSpec.LabelsEntry
-	nil,                             // 38: minid.v1.SecretSpec.LabelsEntry
-	nil,                             // 39: minid.v1.ConfigSpec.LabelsEntry
-	(*durationpb.Duration)(nil),     // 40: google.protobuf.Duration
+	(PlacementStrategy)(0),          // 0: minid.v1.PlacementStrategy
+	(NodeRole)(0),                   // 1: minid.v1.NodeRole
+	(NodeAvailability)(0),           // 2: minid.v1.NodeAvailability
+	(EndpointMode)(0),               // 3: minid.v1.EndpointMode
+	(HealthConfig_Action)(0),        // 4: minid.v1.HealthConfig.Action
+	(Mount_Type)(0),                 // 5: minid.v1.Mount.Type
+	(Mount_BindRecursion)(0),        // 6: minid.v1.Mount.BindRecursion
+	(RestartPolicy_Condition)(0),    // 7: minid.v1.RestartPolicy.Condition
+	(PortConfig_Protocol)(0),        // 8: minid.v1.PortConfig.Protocol
+	(PortConfig_Mode)(0),            // 9: minid.v1.PortConfig.Mode
+	(PortConfig_Policy)(0),          // 10: minid.v1.PortConfig.Policy
+	(PortConfig_Source)(0),          // 11: minid.v1.PortConfig.Source
+	(NetworkSpec_Driver)(0),         // 12: minid.v1.NetworkSpec.Driver
+	(UpdateConfig_FailureAction)(0), // 13: minid.v1.UpdateConfig.FailureAction
+	(UpdateConfig_Order)(0),         // 14: minid.v1.UpdateConfig.Order
+	(*ClusterSpec)(nil),             // 15: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),                // 16: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),             // 17: minid.v1.ServiceSpec
+	(*ReplicatedMode)(nil),          // 18: minid.v1.ReplicatedMode
+	(*GlobalMode)(nil),              // 19: minid.v1.GlobalMode
+	(*TaskSpec)(nil),                // 20: minid.v1.TaskSpec
+	(*NetworkAttachment)(nil),       // 21: minid.v1.NetworkAttachment
+	(*ContainerSpec)(nil),           // 22: minid.v1.ContainerSpec
+	(*HealthConfig)(nil),            // 23: minid.v1.HealthConfig
+	(*Ulimit)(nil),                  // 24: minid.v1.Ulimit
+	(*DNSConfig)(nil),               // 25: minid.v1.DNSConfig
+	(*ImagePlatform)(nil),           // 26: minid.v1.ImagePlatform
+	(*Mount)(nil),                   // 27: minid.v1.Mount
+	(*FileReference)(nil),           // 28: minid.v1.FileReference
+	(*ResourceRequirements)(nil),    // 29: minid.v1.ResourceRequirements
+	(*GenericRequest)(nil),          // 30: minid.v1.GenericRequest
+	(*RestartPolicy)(nil),           // 31: minid.v1.RestartPolicy
+	(*Placement)(nil),               // 32: minid.v1.Placement
+	(*PortConfig)(nil),              // 33: minid.v1.PortConfig
+	(*NetworkSpec)(nil),             // 34: minid.v1.NetworkSpec
+	(*AddressPool)(nil),             // 35: minid.v1.AddressPool
+	(*LogConfig)(nil),               // 36: minid.v1.LogConfig
+	(*UpdateConfig)(nil),            // 37: minid.v1.UpdateConfig
+	(*SecretSpec)(nil),              // 38: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),              // 39: minid.v1.ConfigSpec
+	nil,                             // 40: minid.v1.NodeSpec.LabelsEntry
+	nil,                             // 41: minid.v1.ServiceSpec.LabelsEntry
+	nil,                             // 42: minid.v1.ContainerSpec.LabelsEntry
+	nil,                             // 43: minid.v1.ContainerSpec.SysctlsEntry
+	nil,                             // 44: minid.v1.NetworkSpec.LabelsEntry
+	nil,                             // 45: minid.v1.SecretSpec.LabelsEntry
+	nil,                             // 46: minid.v1.ConfigSpec.LabelsEntry
+	(*durationpb.Duration)(nil),     // 47: google.protobuf.Duration
 }
 var file_minid_v1_specs_proto_depIdxs = []int32{
-	40, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
-	40, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
-	34, // 2: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
-	0,  // 3: minid.v1.NodeSpec.role:type_name -> minid.v1.NodeRole
-	1,  // 4: minid.v1.NodeSpec.availability:type_name -> minid.v1.NodeAvailability
-	35, // 5: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
-	17, // 6: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
-	15, // 7: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
-	16, // 8: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
-	31, // 9: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
-	2,  // 10: minid.v1.ServiceSpec.endpoint_mode:type_name -> minid.v1.EndpointMode
-	19, // 11: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
-	24, // 12: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
-	25, // 13: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
-	26, // 14: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
-	27, // 15: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
-	30, // 16: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
-	18, // 17: minid.v1.TaskSpec.networks:type_name -> minid.v1.NetworkAttachment
-	40, // 18: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	22, // 19: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
-	36, // 20: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
-	23, // 21: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
-	23, // 22: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
-	21, // 23: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
-	20, // 24: minid.v1.ContainerSpec.dns:type_name -> minid.v1.DNSConfig
-	3,  // 25: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
-	4,  // 26: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
-	40, // 27: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	40, // 28: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	5,  // 29: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
-	6,  // 30: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
-	7,  // 31: minid.v1.PortConfig.policy:type_name -> minid.v1.PortConfig.Policy
-	8,  // 32: minid.v1.PortConfig.source:type_name -> minid.v1.PortConfig.Source
-	37, // 33: minid.v1.NetworkSpec.labels:type_name -> minid.v1.NetworkSpec.LabelsEntry
-	9,  // 34: minid.v1.NetworkSpec.driver:type_name -> minid.v1.NetworkSpec.Driver
-	29, // 35: minid.v1.NetworkSpec.pools:type_name -> minid.v1.AddressPool
-	40, // 36: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
-	10, // 37: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
-	40, // 38: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
-	11, // 39: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
-	38, // 40: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
-	39, // 41: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	47, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
+	47, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
+	0,  // 2: minid.v1.ClusterSpec.placement_strategy:type_name -> minid.v1.PlacementStrategy
+	40, // 3: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
+	1,  // 4: minid.v1.NodeSpec.role:type_name -> minid.v1.NodeRole
+	2,  // 5: minid.v1.NodeSpec.availability:type_name -> minid.v1.NodeAvailability
+	41, // 6: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
+	20, // 7: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
+	18, // 8: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
+	19, // 9: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
+	37, // 10: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
+	3,  // 11: minid.v1.ServiceSpec.endpoint_mode:type_name -> minid.v1.EndpointMode
+	37, // 12: minid.v1.ServiceSpec.rollback:type_name -> minid.v1.UpdateConfig
+	22, // 13: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
+	29, // 14: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
+	31, // 15: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
+	32, // 16: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
+	33, // 17: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
+	36, // 18: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
+	21, // 19: minid.v1.TaskSpec.networks:type_name -> minid.v1.NetworkAttachment
+	47, // 20: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	27, // 21: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
+	42, // 22: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
+	28, // 23: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
+	28, // 24: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
+	26, // 25: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
+	25, // 26: minid.v1.ContainerSpec.dns:type_name -> minid.v1.DNSConfig
+	23, // 27: minid.v1.ContainerSpec.health:type_name -> minid.v1.HealthConfig
+	43, // 28: minid.v1.ContainerSpec.sysctls:type_name -> minid.v1.ContainerSpec.SysctlsEntry
+	24, // 29: minid.v1.ContainerSpec.ulimits:type_name -> minid.v1.Ulimit
+	47, // 30: minid.v1.HealthConfig.interval:type_name -> google.protobuf.Duration
+	47, // 31: minid.v1.HealthConfig.timeout:type_name -> google.protobuf.Duration
+	47, // 32: minid.v1.HealthConfig.start_period:type_name -> google.protobuf.Duration
+	47, // 33: minid.v1.HealthConfig.start_interval:type_name -> google.protobuf.Duration
+	4,  // 34: minid.v1.HealthConfig.action:type_name -> minid.v1.HealthConfig.Action
+	5,  // 35: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
+	6,  // 36: minid.v1.Mount.bind_recursion:type_name -> minid.v1.Mount.BindRecursion
+	30, // 37: minid.v1.ResourceRequirements.generic:type_name -> minid.v1.GenericRequest
+	7,  // 38: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
+	47, // 39: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	47, // 40: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	47, // 41: minid.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	8,  // 42: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
+	9,  // 43: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
+	10, // 44: minid.v1.PortConfig.policy:type_name -> minid.v1.PortConfig.Policy
+	11, // 45: minid.v1.PortConfig.source:type_name -> minid.v1.PortConfig.Source
+	44, // 46: minid.v1.NetworkSpec.labels:type_name -> minid.v1.NetworkSpec.LabelsEntry
+	12, // 47: minid.v1.NetworkSpec.driver:type_name -> minid.v1.NetworkSpec.Driver
+	35, // 48: minid.v1.NetworkSpec.pools:type_name -> minid.v1.AddressPool
+	47, // 49: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
+	13, // 50: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
+	47, // 51: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
+	14, // 52: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
+	47, // 53: minid.v1.UpdateConfig.deadline:type_name -> google.protobuf.Duration
+	45, // 54: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
+	46, // 55: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_specs_proto_init() }
@@ -2847,13 +3470,14 @@ func file_minid_v1_specs_proto_init() {
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 	}
+	file_minid_v1_specs_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_specs_proto_rawDesc), len(file_minid_v1_specs_proto_rawDesc)),
-			NumEnums:      12,
-			NumMessages:   28,
+			NumEnums:      15,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
