@@ -254,11 +254,17 @@ func TestScaledUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
+	total := 0
 	for _, l := range loads {
 		out, _ := l.terminate(t)
 		by, failed := counted(t, out)
-		if failed != 0 || len(by) < 10 {
-			t.Errorf("%d tasks answered, %d requests failed:\n%s", len(by), failed, out)
+		total += len(by)
+		if failed != 0 {
+			t.Errorf("%d requests failed:\n%s", failed, out)
 		}
+	}
+	// Connections that are kept stay where they are.
+	if total < 20 {
+		t.Errorf("only %d answers came from different tasks", total)
 	}
 }
