@@ -273,15 +273,15 @@ func (e *Engine) balancer(l *Local) (*vip.Balancer, error) {
 	return b, nil
 }
 
-func (e *Engine) unplug(id string) error {
-	if b := e.balancers[id]; b != nil {
-		delete(e.balancers, id)
-		if err := b.Close(); err != nil {
-			return err
-		}
-	}
+// closeBalancer must come before the namespace can end.
+func (e *Engine) closeBalancer(id string) error {
 	delete(e.broken, id)
-	return e.overlay.Unplug(id)
+	b := e.balancers[id]
+	if b == nil {
+		return nil
+	}
+	delete(e.balancers, id)
+	return b.Close()
 }
 
 // dropUnused removes the networks that a task was the last one on.
@@ -321,6 +321,7 @@ func (e *Engine) sweep() {
 		e.note(id, b.Sweep())
 	}
 	e.note(partMesh, e.mesh.Sweep())
+	e.note(partOverlay, e.overlay.Sweep())
 }
 
 // check compares the kernel with what it should be and mends what is not: the

@@ -317,7 +317,8 @@ func addrsOf(list []netip.Prefix) []netip.Addr {
 func (e *Engine) Detach(ctx context.Context, id string) error {
 	e.kernel.Lock()
 	defer e.kernel.Unlock()
-	err := errors.Join(e.dns.Close(id), e.unplug(id), e.bridge.Detach(ctx, id))
+	// The namespace first, which takes the cables with it.
+	err := errors.Join(e.dns.Close(id), e.closeBalancer(id), e.bridge.Detach(ctx, id), e.overlay.Unplug(id))
 	if err != nil {
 		return err
 	}
@@ -345,7 +346,7 @@ func (e *Engine) Destroy(ctx context.Context) error {
 	var locals map[string]*Local
 	e.view(func(s *State) { locals = s.Locals() })
 	for id := range locals {
-		errs = append(errs, e.dns.Close(id), e.unplug(id))
+		errs = append(errs, e.dns.Close(id), e.closeBalancer(id), e.bridge.Detach(ctx, id), e.overlay.Unplug(id))
 	}
 	errs = append(errs, e.wireguard.Set(nil), e.mesh.Destroy(), e.overlay.Destroy(), e.bridge.Destroy())
 	for id := range locals {

@@ -37,21 +37,35 @@ type Bridge struct {
 	kernel Kernel
 	wanted map[string]Endpoint
 	pool   pool
+	// leaving are cables that the kernel is to take with the namespace of a task
+	// that left, by name.
+	leaving map[string]departure
 }
 
-// checkEvery is how often the kernel is compared with what it should be.
-const checkEvery = 5 * time.Second
+// departure of a task, whose address is not free while its cable is there.
+type departure struct {
+	address netip.Addr
+	since   time.Time
+}
+
+const (
+	// checkEvery is how often the kernel is compared with what it should be.
+	checkEvery = 5 * time.Second
+	// sweepEvery is how often cables are looked for that should have gone.
+	sweepEvery = time.Second
+	// goneWithin is how long the kernel may take to remove a namespace; one that a
+	// process is left in stays, but without its cable.
+	goneWithin = 2 * time.Second
+)
 
 // Open takes over the network that an earlier minid left, or makes it.
 func Open(cfg Config) (*Bridge, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &Bridge{cfg: cfg, wanted: make(map[string]Endpoint)}
-	for _, dir := range []string{b.stateDir(), b.netnsDir()} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return nil, fmt.Errorf("make network directory: %w", err)
-		}
+	b := &Bridge{cfg: cfg, wanted: make(map[string]Endpoint), leaving: make(map[string]departure)}
+	if err := b.makeDirs(); err != nil {
+		return nil, err
 	}
 	prefix, err := b.choosePool()
 	if err != nil {
@@ -64,6 +78,15 @@ func Open(cfg Config) (*Bridge, error) {
 	return b, b.set()
 }
 
+func (b *Bridge) makeDirs() error {
+	for _, dir := range []string{b.stateDir(), b.netnsDir()} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make network directory: %w", err)
+		}
+	}
+	return nil
+}
+
 func (b *Bridge) stateDir() string           { return filepath.Join(b.cfg.RunDir, "bridge") }
 func (b *Bridge) netnsDir() string           { return filepath.Join(b.cfg.RunDir, "netns") }
 func (b *Bridge) netnsPath(id string) string { return filepath.Join(b.netnsDir(), id) }
@@ -71,16 +94,58 @@ func (b *Bridge) stateFile(id string) string { return filepath.Join(b.stateDir()
 
 // Run repairs what others break, until ctx ends; the network stays.
 func (b *Bridge) Run(ctx context.Context) error {
+	sweep, check := time.NewTicker(sweepEvery), time.NewTicker(checkEvery)
+	defer sweep.Stop()
+	defer check.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(checkEvery):
+		case <-sweep.C:
+			err = b.sweep(time.Now())
+		case <-check.C:
+			err = b.Repair()
 		}
-		if err := b.Repair(); err != nil {
+		if err != nil {
 			b.cfg.Logger.Error("node-local network is not repaired", "error", err)
 		}
 	}
+}
+
+// sweep makes the addresses free whose tasks' cables are gone, and cuts those
+// that should be.
+func (b *Bridge) sweep(now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.leaving) == 0 {
+		return nil
+	}
+	there, err := linkNames()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, d := range b.leaving {
+		if !there[name] || now.Sub(d.since) >= goneWithin {
+			errs = append(errs, b.depart(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// depart cuts a cable, if it is not cut yet, and makes its address free.
+func (b *Bridge) depart(name string) error {
+	d, ok := b.leaving[name]
+	if !ok {
+		return nil
+	}
+	if err := deleteLink(name); err != nil {
+		return err
+	}
+	b.pool.free(d.address)
+	delete(b.leaving, name)
+	return nil
 }
 
 // Repair compares the kernel with what it should be and mends it.
@@ -119,6 +184,9 @@ func (b *Bridge) Attach(_ context.Context, id string) (netns string, addr netip.
 	defer b.mu.Unlock()
 	t, ok := b.wanted[id]
 	if !ok {
+		if err := b.depart(hostLink(id)); err != nil {
+			return "", netip.Addr{}, err
+		}
 		if t.Address, err = b.pool.take(); err != nil {
 			return "", netip.Addr{}, err
 		}
@@ -217,7 +285,7 @@ func (b *Bridge) drop(t Endpoint) error {
 		b.wanted[t.ID] = t // to be tried again
 		return err
 	}
-	b.pool.free(t.Address)
+	b.leaving[hostLink(t.ID)] = departure{t.Address, time.Now()}
 	if err := os.Remove(b.stateFile(t.ID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget task's network: %w", err)
 	}
@@ -229,8 +297,11 @@ func (b *Bridge) Destroy() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	err := b.kernel.Destroy()
-	b.wanted = make(map[string]Endpoint)
-	return errors.Join(err, os.RemoveAll(b.stateDir()), os.RemoveAll(b.netnsDir()))
+	clear(b.wanted)
+	clear(b.leaving)
+	clear(b.pool.used)
+	// Another cluster may need them again.
+	return errors.Join(err, os.RemoveAll(b.stateDir()), os.RemoveAll(b.netnsDir()), b.makeDirs())
 }
 
 // saved is what a restart of minid needs of a task.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -294,5 +295,84 @@ func TestNoHandlesLeak(t *testing.T) {
 	}
 	if after := count(); after > before+3 {
 		t.Errorf("%d file handles, %d before", after, before)
+	}
+}
+
+// TestLeaving: the kernel takes the cable with the namespace, and if a process
+// is left in that it is cut; till then its address is nobody's.
+func TestLeaving(t *testing.T) {
+	b := openBridge(t)
+	isThere := func(id string) bool {
+		names, err := linkNames()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names[hostLink(id)]
+	}
+	detach := func(id string) {
+		t.Helper()
+		for range 2 {
+			if err := b.Detach(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	attach := func(id string) (string, netip.Addr) {
+		ns, addr, err := b.Attach(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ns, addr
+	}
+	sweep := func(now time.Time) {
+		if err := b.sweep(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attach("brief")
+	detach("brief")
+	since := b.leaving[hostLink("brief")].since
+	for end := time.Now().Add(20 * time.Second); len(b.leaving) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the cable stays")
+		}
+		b.mustBeListed(t)
+		sweep(since)
+	}
+
+	ns, addr := attach("left")
+	process, err := os.Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer process.Close()
+	detach("left")
+	b.mustBeListed(t)
+	left := b.leaving[hostLink("left")]
+	sweep(left.since)
+	if !isThere("left") || left.address != addr || !b.pool.used[addr] {
+		t.Error("the address is free while the cable is there")
+	}
+	sweep(left.since.Add(goneWithin))
+	if isThere("left") || b.pool.used[addr] {
+		t.Error("the cable is kept by a process")
+	}
+
+	ns, _ = attach("again")
+	again, err := os.Open(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	detach("again")
+	if attach("again"); len(b.leaving) > 0 || !isThere("again") {
+		t.Error("a task that is back is treated as leaving")
+	}
+	detach("again")
+	if err := b.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if isThere("again") || isThere(LinkName) || len(b.pool.used) > 0 {
+		t.Error("Destroy leaves something")
 	}
 }

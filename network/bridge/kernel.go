@@ -262,9 +262,13 @@ func configure(w Wanted, t Endpoint, ns vns.NsHandle) error {
 	return nil
 }
 
+// unplug ends a task's namespace. The kernel takes the cable with it, soon and
+// many at a time, where to cut it here would wait for all processors each time.
 func (k *Kernel) unplug(t Endpoint) error {
-	if err := deleteLink(hostLink(t.ID)); err != nil {
-		return err
+	if !netns.Exists(t.Netns) {
+		if err := deleteLink(hostLink(t.ID)); err != nil {
+			return err
+		}
 	}
 	if err := netns.Remove(t.Netns); err != nil {
 		return err
@@ -282,6 +286,18 @@ func deleteLink(name string) error {
 		return fmt.Errorf("remove link %s: %w", name, err)
 	}
 	return nil
+}
+
+func linkNames() (map[string]bool, error) {
+	links, err := rtnl.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	names := make(map[string]bool, len(links))
+	for _, l := range links {
+		names[l.Attrs().Name] = true
+	}
+	return names, nil
 }
 
 // loadTable replaces the whole table in one transaction.
@@ -520,6 +536,10 @@ func (k *Kernel) Destroy() error {
 	var errs []error
 	for _, t := range maps.Clone(k.tasks) {
 		errs = append(errs, k.unplug(t))
+	}
+	if bridge, err := rtnl.LinkByName(LinkName); err == nil { // without waiting for the kernel
+		_, err := pluggedTasks(Wanted{}, bridge.Attrs().Index)
+		errs = append(errs, err)
 	}
 	errs = append(errs, deleteLink(LinkName))
 	c, err := nft.Connect("")

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	rtnl "github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
@@ -27,7 +28,7 @@ func (s *segment) setLinks(links map[string]rtnl.Link) error {
 	}
 	var errs []error
 	for name, l := range links {
-		if isCable(l) && !wanted[name] {
+		if _, leaves := s.leaving[name]; isCable(l) && !wanted[name] && !leaves {
 			errs = append(errs, s.deleteLink(l))
 		}
 	}
@@ -43,6 +44,7 @@ func isCable(l rtnl.Link) bool {
 
 // plug makes a task's cable unless have is it already.
 func (s *segment) plug(l Link, have rtnl.Link) error {
+	delete(s.leaving, linkName(l.Task))
 	if have != nil && have.Attrs().MasterIndex == s.bridge && adopt(l, s.net.mtu(), have.Attrs().Index) {
 		return errors.Join(s.raise(have), s.fix(l, have))
 	}
@@ -132,6 +134,33 @@ func (s *segment) unplug(task string) error {
 		return fmt.Errorf("find link of task %s: %w", task, err)
 	}
 	return s.deleteLink(link)
+}
+
+// goneWithin is how long the kernel may take to remove a namespace.
+const goneWithin = 2 * time.Second
+
+// sweep cuts the cables that should have gone.
+func (s *segment) sweep(now time.Time) error {
+	if len(s.leaving) == 0 || s.handle == nil {
+		return nil
+	}
+	links, err := s.linksByName()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, since := range s.leaving {
+		if l := links[name]; l != nil && now.Sub(since) < goneWithin {
+			continue
+		} else if l != nil {
+			if err := s.deleteLink(l); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		delete(s.leaving, name)
+	}
+	return errors.Join(errs...)
 }
 
 // configure sets up the task's end, inside its namespace.

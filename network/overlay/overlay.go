@@ -135,7 +135,8 @@ func (o *Overlay) DropNetwork(id string) error {
 func (o *Overlay) remove(id string) error {
 	s := o.segments[id]
 	if s == nil {
-		s = &segment{path: o.Path(id)}
+		s = newSegment(Network{ID: id}, nil)
+		s.path = o.Path(id)
 	}
 	if err := s.remove(); err != nil {
 		return fmt.Errorf("remove network %s: %w", id, err)
@@ -178,18 +179,38 @@ func (o *Overlay) Plug(l Link) error {
 	return errors.Join(told, s.plug(l, have), s.programAll(slices.Values(touched)))
 }
 
-// Unplug disconnects a task from all its networks. Its namespace may be gone.
+// Unplug disconnects a task from all its networks. When its namespace is gone
+// the kernel takes the cables with it, soon and many at a time; to cut one here
+// waits for all processors. Sweep cuts what it did not take.
 func (o *Overlay) Unplug(task string) error {
 	var errs []error
 	for _, s := range o.segments {
-		if _, ok := s.links[task]; !ok {
+		l, ok := s.links[task]
+		if !ok {
 			continue
 		}
 		touched := s.removeLink(task)
 		if s.handle == nil {
 			continue // Set will find that the link is not wanted
 		}
-		errs = append(errs, s.unplug(task), s.programAll(slices.Values(touched)))
+		if netns.Exists(l.Netns) {
+			errs = append(errs, s.unplug(task))
+		} else {
+			s.leaving[linkName(task)] = time.Now()
+		}
+		errs = append(errs, s.programAll(slices.Values(touched)))
+	}
+	return errors.Join(errs...)
+}
+
+// Sweep cuts the cables of tasks whose namespaces should be gone, but that a
+// process is left in. It is to be called each second or so.
+func (o *Overlay) Sweep() error {
+	var errs []error
+	for id, s := range o.segments {
+		if err := s.sweep(time.Now()); err != nil {
+			errs = append(errs, fmt.Errorf("sweep network %s: %w", id, err))
+		}
 	}
 	return errors.Join(errs...)
 }

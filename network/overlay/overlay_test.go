@@ -556,3 +556,57 @@ func TestRounds(t *testing.T) {
 	h.run(func() error { return h.Set(w) })
 	h.mustBeIntact()
 }
+
+// TestNamespaceEnds: the kernel takes the cable of a namespace that ends.
+func TestNamespaceEnds(t *testing.T) {
+	h := newStage(t).hosts[0]
+	s := h.segments["db"]
+	h.run(func() error { return h.Plug(h.link("brief", "db", 1, "10.0.1.50/24")) })
+	must(t, netns.Remove(h.task("brief")))
+	h.run(func() error { return h.Unplug("brief") })
+	since := s.leaving[linkName("brief")]
+	for end := time.Now().Add(4 * patience); len(s.leaving) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the cable stays")
+		}
+		h.mustBeIntact()
+		must(t, s.sweep(since))
+	}
+	h.mustBeIntact()
+}
+
+// TestNamespaceStays: a process that is left in a task's namespace keeps neither
+// the address nor, for long, the cable.
+func TestNamespaceStays(t *testing.T) {
+	stage := newStage(t)
+	h := stage.hosts[0]
+	s, far := h.segments["db"], stage.hosts[1].task("b2")
+	must(t, netns.Remove(h.task("b1"))) // where a server has sockets
+	h.run(func() error { return h.Unplug("b1") })
+	h.mustBeIntact()
+	cable := func() rtnl.Link {
+		links, err := s.linksByName()
+		must(t, err)
+		return links[linkName("b1")]
+	}
+	if cable() == nil {
+		t.Fatal("nothing kept the namespace")
+	}
+	h.run(func() error { return h.Plug(h.link("heir", "db", 1, "10.0.1.2/24", "fd01::2/64")) })
+	mustNotReach(t, far, "10.0.1.2", "fd01::2")
+	serve(t, h.task("heir"))
+	mustReach(t, far, "10.0.1.2", "fd01::2")
+	since := s.leaving[linkName("b1")]
+	must(t, s.sweep(since.Add(goneWithin-time.Millisecond)))
+	if cable() == nil {
+		t.Error("cut before the kernel had time for it")
+	}
+	must(t, s.sweep(since.Add(goneWithin)))
+	if cable() != nil || len(s.leaving) > 0 {
+		t.Error("the cable stays")
+	}
+	mustReach(t, far, "10.0.1.2", "fd01::2")
+	h.mustBeIntact()
+	h.run(func() error { return h.Plug(h.link("b1", "db", 1, "10.0.1.60/24")) }) // the task's name is free
+	h.mustBeIntact()
+}

@@ -36,10 +36,13 @@ type segment struct {
 	have          map[netip.Addr]forward
 	taken         bool      // the VXLAN id was waited for in vain
 	compared      time.Time // when the entries were last found right
+	// leaving are cables that the kernel is to take with their tasks' namespaces,
+	// by name, and since when.
+	leaving map[string]time.Time
 }
 
 func newSegment(n Network, remotes map[string]Remote) *segment {
-	s := &segment{net: n, links: map[string]Link{}, local: claims{}}
+	s := &segment{net: n, links: map[string]Link{}, local: claims{}, leaving: map[string]time.Time{}}
 	s.setRemotes(remotes)
 	return s
 }
@@ -94,8 +97,9 @@ func (s *segment) leave() error {
 	if s.handle == nil {
 		return nil
 	}
-	err := removeLinks(s.handle)
+	err := s.removeLinks(s.handle)
 	s.close()
+	clear(s.leaving)
 	s.handle, s.vxlan, s.bridge, s.have = nil, 0, 0, nil
 	return err
 }
@@ -271,7 +275,7 @@ func (s *segment) remove() error {
 			return err
 		}
 		defer h.Close()
-		if err := removeLinks(h); err != nil {
+		if err := s.removeLinks(h); err != nil {
 			return err
 		}
 	}
@@ -281,13 +285,14 @@ func (s *segment) remove() error {
 	return netns.Remove(s.path)
 }
 
-func removeLinks(h *rtnl.Handle) error {
+// removeLinks does not wait for the kernel to end the namespace.
+func (s *segment) removeLinks(h *rtnl.Handle) error {
 	links, err := h.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		if l.Type() != "vxlan" && !isCable(l) {
+		if _, leaves := s.leaving[l.Attrs().Name]; leaves || l.Type() != "vxlan" && !isCable(l) {
 			continue
 		}
 		if err := h.LinkDel(l); err != nil && !isGone(err) {
@@ -325,8 +330,8 @@ func (s *segment) cablesIntact(links map[string]rtnl.Link) bool {
 		}
 	}
 	count := 0
-	for _, l := range links {
-		if isCable(l) {
+	for name, l := range links {
+		if _, leaves := s.leaving[name]; !leaves && isCable(l) {
 			count++
 		}
 	}
