@@ -8,11 +8,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 var (
 	// link is the target of a Markdown link within this repository.
 	link = regexp.MustCompile(`\]\(([^)#\s]+)(?:#[^)]*)?\)`)
+	// anchored is one that names a heading, of this page if it names no other.
+	anchored = regexp.MustCompile(`\]\(([^)#\s:]*)#([^)]+)\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.+)$`)
 	// cited is a name that the text places in a file: `Propose` in [store/…](…).
 	cited = regexp.MustCompile("`([\\w.]+)`(?: and `([\\w.]+)`)? (?:in|of) (?:the )?\\[[^\\]]*\\]\\(([^)#]+\\.(?:go|proto))\\)")
 )
@@ -28,6 +32,38 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAnchorsAreHeadings(t *testing.T) {
+	texts := pages(t)
+	for page, text := range texts {
+		for _, m := range anchored.FindAllStringSubmatch(text, -1) {
+			target := page
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(page), m[1])
+			}
+			if of, ok := texts[target]; ok && !anchors(of)[m[2]] {
+				t.Errorf("%s links to the heading #%s of %s, which it does not have", page, m[2], target)
+			}
+		}
+	}
+}
+
+// anchors of a page's headings, as GitHub makes them.
+func anchors(text string) map[string]bool {
+	out := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(text, -1) {
+		out[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, m[1])] = true
+	}
+	return out
 }
 
 func TestCitedNamesAreInTheirFiles(t *testing.T) {

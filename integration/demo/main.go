@@ -66,9 +66,10 @@ func (t *tour) keep(ctx context.Context) {
 A published port answers at every node, from outside and on the node itself:
   nsenter --net=%s/hub.ns curl http://%s:8080/
   nsenter --net=%s/%s.ns curl http://127.0.0.1:8080/
-What the nodes think of their network:
+What the nodes find of their network, and what one wants of its kernel beside what that has:
   bin/minictl network check
-`, t.imageRef("v2"), t.c.Dir(), last.Addr, t.c.Dir(), last.Name)
+  bin/minid debug network --run-dir %s
+`, t.imageRef("v2"), t.c.Dir(), last.Addr, t.c.Dir(), last.Name, last.RunDir())
 	<-ctx.Done()
 	fmt.Println("\nclearing up")
 }
