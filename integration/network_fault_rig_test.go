@@ -131,17 +131,39 @@ func (w *world) fixture(t *testing.T, f fixture, flags ...string) *fixture {
 	f.networkID = ctl(t, n, "network", "inspect", "-f", "{{.ID}}", f.network)
 	w.create(t, n, service{name: f.name, replicas: f.replicas, flags: []string{"--network", f.network,
 		"--publish", fmt.Sprintf("%d:8080", f.port), "--env", "QUIET=1"}})
-	callers := w.create(t, n, service{name: f.name + "-caller", replicas: 5, global: true,
+	w.create(t, n, service{name: f.name + "-caller", replicas: 5, global: true,
 		flags: []string{"--network", f.network, "--stop-grace-period", "1s"}, command: []string{"sleep"}})
-	f.callers = make([]container, len(w.Nodes()))
-	for i, node := range w.Nodes() {
-		on := tasksOn(callers, idOf(t, n, node.Name))
-		if len(on) != 1 {
-			t.Fatalf("%d callers on %s", len(on), node.Name)
-		}
-		f.callers[i] = w.containerOf(t, on[0])
+	if err := f.findCallers(t, n); err != nil {
+		t.Fatal(err)
 	}
 	return &f
+}
+
+// findCallers finds the client on each node, which is another one after its node
+// was down.
+func (f *fixture) findCallers(t *testing.T, via *cluster.Node) error {
+	t.Helper()
+	tasks, err := via.AwaitRunning(t.Context(), f.name+"-caller", 5, time.Millisecond)
+	if err != nil {
+		return err
+	}
+	f.callers = make([]container, len(f.Nodes()))
+	for i, n := range f.Nodes() {
+		node, err := nodeOf(t.Context(), via, n.Name)
+		if err != nil {
+			return err
+		}
+		on := tasksOn(tasks, node.Id)
+		if len(on) != 1 {
+			return fmt.Errorf("%d callers on %s", len(on), n.Name)
+		}
+		c, ok := containers(n)[on[0].Id]
+		if !ok {
+			return fmt.Errorf("the caller on %s has no process", n.Name)
+		}
+		f.callers[i] = c
+	}
+	return nil
 }
 
 // caller is the client on a node.
@@ -168,6 +190,9 @@ func (f *fixture) whole(t *testing.T) error {
 	}
 	tasks, err := n.AwaitRunning(t.Context(), f.name, f.replicas, time.Millisecond)
 	if err != nil {
+		return err
+	}
+	if err := f.findCallers(t, n); err != nil {
 		return err
 	}
 	for i, caller := range f.callers {
