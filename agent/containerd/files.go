@@ -35,7 +35,7 @@ func (r *Runtime) taskFiles(w *task.Wanted, addr netip.Addr) ([]specs.Mount, err
 	}
 	own := ownAddresses(w.Addresses, addr)
 	names := []struct{ name, text string }{
-		{"hosts", hostsFile(hostname, own)},
+		{"hosts", hostsFile(hostname, own, w.Spec.GetContainer().GetHosts())},
 		{"hostname", hostname + "\n"},
 		{"resolv.conf", resolvConf(host, w.Spec.GetContainer().GetDns())},
 	}

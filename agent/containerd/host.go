@@ -24,6 +24,7 @@ type host struct {
 	CgroupV2 bool
 	Seccomp  bool
 	MaxFiles uint64
+	Able     able
 }
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -46,6 +47,7 @@ func examineHost() (host, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
 		h.MaxFiles = min(h.MaxFiles, files.Max)
 	}
+	h.Able = examineAble(h.CgroupV2)
 	return h, nil
 }
 

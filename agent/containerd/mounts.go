@@ -57,57 +57,37 @@ func (r *Runtime) mountsOf(ctx context.Context, id string, img *image, spec *pb.
 func (r *Runtime) mountOf(ctx context.Context, id string, index int, img *image, m *pb.Mount) (specs.Mount, error) {
 	switch m.Type {
 	case pb.Mount_TYPE_BIND:
-		return bindMount(m)
+		return bindMount(m, r.host.Able.RecursiveReadOnly)
 	case pb.Mount_TYPE_TMPFS:
 		return tmpfsMount(m), nil
 	case pb.Mount_TYPE_VOLUME:
-		dir := filepath.Join(r.anonymousDir(id), strconv.Itoa(index))
-		if m.Source != "" {
-			if !volumeName.MatchString(m.Source) {
-				return specs.Mount{}, fault.New(fault.Invalid, "volume name %q: letters, digits, _ . - only", m.Source)
-			}
-			dir = filepath.Join(r.cfg.DataDir, "volumes", m.Source)
-		}
-		if err := r.makeVolume(ctx, dir, img, m); err != nil {
-			return specs.Mount{}, err
-		}
-		return specs.Mount{Destination: m.Target, Type: "bind", Source: dir, Options: bindOptions(m)}, nil
+		return r.volumeMount(ctx, id, index, img, m)
 	}
 	return specs.Mount{}, fault.New(fault.Invalid, "mount of %s: type %v is not known", m.Target, m.Type)
 }
 
+func (r *Runtime) volumeMount(ctx context.Context, id string, index int, img *image, m *pb.Mount) (specs.Mount, error) {
+	dir := filepath.Join(r.anonymousDir(id), strconv.Itoa(index))
+	if m.Source != "" {
+		if !volumeName.MatchString(m.Source) {
+			return specs.Mount{}, fault.New(fault.Invalid, "volume name %q: letters, digits, _ . - only", m.Source)
+		}
+		dir = filepath.Join(r.cfg.DataDir, "volumes", m.Source)
+	}
+	if err := r.makeVolume(ctx, dir, img, m); err != nil {
+		return specs.Mount{}, err
+	}
+	if m.VolumeSubpath != "" {
+		var err error
+		if dir, err = mountPart(r.taskDir(id), index, dir, m); err != nil {
+			return specs.Mount{}, err
+		}
+	}
+	return specs.Mount{Destination: m.Target, Type: "bind", Source: dir, Options: bindOptions(m, false)}, nil
+}
+
 func (r *Runtime) anonymousDir(id string) string {
 	return filepath.Join(r.cfg.DataDir, "anonymous", id)
-}
-
-var propagations = []string{"private", "rprivate", "shared", "rshared", "slave", "rslave"}
-
-func bindMount(m *pb.Mount) (specs.Mount, error) {
-	if !filepath.IsAbs(m.Source) {
-		return specs.Mount{}, fault.New(fault.Invalid, "bind mount of %q: the source must be an absolute path", m.Source)
-	}
-	if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) {
-		return specs.Mount{}, fault.New(fault.Invalid, "bind mount: %s does not exist on this node", m.Source).
-			WithTry("create it on every node, or constrain the service to those that have it")
-	} else if err != nil {
-		return specs.Mount{}, fault.New(fault.Invalid, "bind mount: %w", err)
-	}
-	if m.BindPropagation != "" && !slices.Contains(propagations, m.BindPropagation) {
-		return specs.Mount{}, fault.New(fault.Invalid, "bind propagation %q is not known", m.BindPropagation)
-	}
-	return specs.Mount{Destination: m.Target, Type: "bind", Source: m.Source, Options: bindOptions(m)}, nil
-}
-
-func bindOptions(m *pb.Mount) []string {
-	propagation := m.BindPropagation
-	if propagation == "" {
-		propagation = "rprivate"
-	}
-	mode := "rw"
-	if m.ReadOnly {
-		mode = "ro"
-	}
-	return []string{"rbind", propagation, mode}
 }
 
 func tmpfsMount(m *pb.Mount) specs.Mount {
@@ -137,7 +117,7 @@ func (r *Runtime) makeVolume(ctx context.Context, dir string, img *image, m *pb.
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make volume: %w", err)
 	}
-	if m.VolumeNoCopy {
+	if m.VolumeNoCopy || m.VolumeSubpath != "" {
 		return nil
 	}
 	entries, err := os.ReadDir(dir)

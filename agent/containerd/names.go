@@ -33,11 +33,16 @@ func ownAddresses(networks []*pb.TaskAddress, local netip.Addr) []netip.Addr {
 	return out
 }
 
-func hostsFile(hostname string, own []netip.Addr) string {
+// hostsFile has the task's own name and more lines, "ADDRESS NAME [NAME...]".
+func hostsFile(hostname string, own []netip.Addr, more []string) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, addr := range own {
 		fmt.Fprintf(&b, "%s\t%s\n", addr, hostname)
+	}
+	for _, line := range more {
+		addr, names, _ := strings.Cut(line, " ")
+		fmt.Fprintf(&b, "%s\t%s\n", addr, names)
 	}
 	return b.String()
 }

@@ -56,17 +56,19 @@ func TestHostsFile(t *testing.T) {
 	local := netip.MustParseAddr("172.30.0.2")
 	tests := map[string]struct {
 		networks []*pb.TaskAddress
+		more     []string
 		want     string
 	}{
-		"no networks": {nil, loopback + "172.30.0.2\tweb1\n"},
+		"no networks":     {nil, nil, loopback + "172.30.0.2\tweb1\n"},
+		"names of others": {nil, []string{"10.9.9.9 db db.test", "fd00::9 cache"}, loopback + "172.30.0.2\tweb1\n10.9.9.9\tdb db.test\nfd00::9\tcache\n"},
 		"two networks, one with two families": {
-			[]*pb.TaskAddress{{Addresses: []string{"10.0.16.7/20", "fd00::7/64"}}, {Addresses: []string{"10.0.32.4/20"}}},
+			[]*pb.TaskAddress{{Addresses: []string{"10.0.16.7/20", "fd00::7/64"}}, {Addresses: []string{"10.0.32.4/20"}}}, nil,
 			loopback + "10.0.16.7\tweb1\nfd00::7\tweb1\n10.0.32.4\tweb1\n",
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, hostsFile("web1", ownAddresses(test.networks, local))); diff != "" {
+			if diff := cmp.Diff(test.want, hostsFile("web1", ownAddresses(test.networks, local), test.more)); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +53,9 @@ func (r *Runtime) Prepare(ctx context.Context, w *task.Wanted, progress func(str
 			return err
 		}
 	}
+	if err := r.host.Able.refusal(w.Spec); err != nil {
+		return err
+	}
 	if progress == nil {
 		progress = func(string) {}
 	}
@@ -84,15 +88,15 @@ func (r *Runtime) build(ctx context.Context, w *task.Wanted, img *image) error {
 	if err != nil {
 		return fmt.Errorf("connect task to the network: %w", err)
 	}
-	own, err := r.mountsOf(ctx, w.ID, img, c)
+	mounts, err := r.allMounts(ctx, w, img, addr)
 	if err != nil {
 		return err
 	}
-	files, err := r.taskFiles(w, addr)
+	dev, err := devicesOf(c.GetDevices())
 	if err != nil {
 		return err
 	}
-	spec, err := ociSpec(specInput{Wanted: w, Image: img, User: user, NetNS: netns, Mounts: append(files, own...), Host: r.host})
+	spec, err := ociSpec(specInput{Wanted: w, Image: img, User: user, NetNS: netns, Mounts: mounts, Devices: dev, Host: r.host})
 	if err != nil {
 		return err
 	}
@@ -102,6 +106,28 @@ func (r *Runtime) build(ctx context.Context, w *task.Wanted, img *image) error {
 		TTY: c.GetTty(), LogSize: w.Spec.GetLog().GetMaxSizeBytes(), LogFiles: w.Spec.GetLog().GetMaxFiles(),
 	}
 	return r.create(ctx, w, img, spec, rec)
+}
+
+// allMounts makes ready all that a task has mounted beyond what every container
+// has.
+func (r *Runtime) allMounts(ctx context.Context, w *task.Wanted, img *image, addr netip.Addr) ([]specs.Mount, error) {
+	own, err := r.mountsOf(ctx, w.ID, img, w.Spec.GetContainer())
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := r.taskFiles(w, addr)
+	if err != nil {
+		return nil, err
+	}
+	mounts = append(mounts, own...)
+	if w.Spec.GetContainer().GetInit() {
+		source, err := r.findInit()
+		if err != nil {
+			return nil, err
+		}
+		mounts = append(mounts, initMount(source))
+	}
+	return mounts, nil
 }
 
 func firstOf(list ...string) string {
@@ -257,6 +283,9 @@ func (r *Runtime) removeFiles(id string) error {
 	dir := r.taskDir(id)
 	if err := mount.UnmountAll(filepath.Join(dir, "secrets"), unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount secrets: %w", err)
+	}
+	if err := unmountParts(dir); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove task directory: %w", err)

@@ -60,8 +60,10 @@ type Config struct {
 	DataDir, RunDir string
 	// RegistryDir has a hosts.toml per registry, as containerd's certs.d.
 	RegistryDir string
-	Network     Network
-	Logger      *slog.Logger
+	// Init is minid-init's path; empty looks beside minid, then in PATH.
+	Init    string
+	Network Network
+	Logger  *slog.Logger
 	// Images, when set, is used instead of one of the Runtime's own, so that
 	// pulls by nodes without a cluster and by tasks are shared.
 	Images *Images

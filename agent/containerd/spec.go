@@ -21,8 +21,9 @@ type specInput struct {
 	User   identity
 	NetNS  string
 	// Mounts of the task: volumes, files, secrets, in the order to be made.
-	Mounts []specs.Mount
-	Host   host
+	Mounts  []specs.Mount
+	Devices devices
+	Host    host
 }
 
 // ociSpec writes a container as docker would: its capabilities, seccomp profile,
@@ -34,34 +35,43 @@ func ociSpec(in specInput) (*specs.Spec, error) {
 		return nil, fault.New(fault.Invalid, "image %s names no command and the service gives none", in.Image.Name).
 			WithTry("give the command after the image's name")
 	}
-	caps, err := capabilities(c.GetCapAdd(), c.GetCapDrop())
+	caps, err := capabilities(c.GetCapAdd(), c.GetCapDrop(), in.Host.Able.Caps)
 	if err != nil {
 		return nil, err
 	}
+	secure, err := securityOf(c.GetSecurityOpts())
+	if err != nil {
+		return nil, err
+	}
+	oomScore := int(c.GetOomScoreAdj())
 	s := &specs.Spec{
 		Version:  "1.0.2", // what the oldest runc in use (1.1) implements
 		Hostname: hostnameOf(in.Wanted),
 		Root:     &specs.Root{Path: "rootfs", Readonly: c.GetReadOnly()},
-		Mounts:   append(systemMounts(in.Host), in.Mounts...),
+		Mounts:   append(systemMounts(c.GetShmSizeBytes()), in.Mounts...),
 		Process: &specs.Process{
 			Terminal: c.GetTty(), Args: args, Env: environment(in),
 			Cwd:          cmp.Or(c.GetWorkdir(), in.Image.Config.WorkingDir, "/"),
 			User:         in.User.oci(),
-			Capabilities: caps.forUser(in.User.UID), Rlimits: rlimits(in.Host),
-			OOMScoreAdj: new(int),
+			Capabilities: caps.forUser(in.User.UID), Rlimits: rlimits(in.Host, c.GetUlimits()),
+			OOMScoreAdj: &oomScore, NoNewPrivileges: secure.NoNewPrivileges, ApparmorProfile: secure.AppArmor,
 		},
 		Linux: &specs.Linux{
-			CgroupsPath:   cgroupPath(in.Wanted.ID),
-			Namespaces:    namespacesOf(in),
-			Resources:     resources(in.Wanted.Spec.GetResources()),
-			MaskedPaths:   maskedPaths,
-			ReadonlyPaths: readonlyPaths,
+			CgroupsPath:       cgroupPath(in.Wanted.ID),
+			Namespaces:        namespacesOf(in),
+			Resources:         resources(in.Wanted.Spec.GetResources(), in.Host.Able.Swap),
+			Sysctl:            c.GetSysctls(),
+			Devices:           in.Devices.Nodes,
+			RootfsPropagation: rootPropagation(in.Mounts),
+			MaskedPaths:       maskedPaths,
+			ReadonlyPaths:     readonlyPaths,
 		},
 	}
+	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, in.Devices.Rules...)
 	if !path.IsAbs(s.Process.Cwd) {
 		return nil, fault.New(fault.Invalid, "working directory %q is not an absolute path", s.Process.Cwd)
 	}
-	if in.Host.Seccomp {
+	if in.Host.Seccomp && !secure.SeccompUnconfined {
 		if s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s); err != nil {
 			return nil, fault.New(fault.Internal, "make seccomp profile: %w", err)
 		}
@@ -73,7 +83,7 @@ func ociSpec(in specInput) (*specs.Spec, error) {
 func cgroupPath(id string) string { return "/minid/" + id }
 
 // commandOf combines entrypoint and arguments as docker does: an entrypoint of
-// the service's drops the image's arguments.
+// the service's drops the image's arguments. An init goes before all of it.
 func commandOf(in specInput) []string {
 	c := in.Wanted.Spec.GetContainer()
 	entry, args := c.GetEntrypoint(), c.GetArgs()
@@ -83,7 +93,11 @@ func commandOf(in specInput) []string {
 			args = in.Image.Config.Cmd
 		}
 	}
-	return slices.Concat(entry, args)
+	command := slices.Concat(entry, args)
+	if c.GetInit() && len(command) > 0 {
+		command = slices.Insert(command, 0, initTarget)
+	}
+	return command
 }
 
 func hostnameOf(w *task.Wanted) string {
@@ -145,50 +159,60 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-func systemMounts(h host) []specs.Mount {
+func systemMounts(shmSize int64) []specs.Mount {
 	cgroupOptions := []string{"ro", "nosuid", "noexec", "nodev"}
 	return []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: shmOptions(shmSize)},
 		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: cgroupOptions},
 	}
 }
 
-// rlimits: as many files as the host lets a process have, of which a process
-// gets what most programs expect and may raise it.
-func rlimits(h host) []specs.POSIXRlimit {
-	return []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: min(h.MaxFiles, 65536), Hard: h.MaxFiles}}
-}
-
 // cpuPeriod of the CFS quota, in microseconds; docker's.
 const cpuPeriod = 100_000
 
-func resources(r *pb.ResourceRequirements) *specs.LinuxResources {
+// resources are the limits of a task's cgroup; those of swap only where it can
+// be limited.
+func resources(r *pb.ResourceRequirements, limitsSwap bool) *specs.LinuxResources {
 	out := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 	if n := r.GetLimitNanoCpus(); n > 0 {
 		period := uint64(cpuPeriod)
 		quota := max(1000, n*cpuPeriod/1e9) // the kernel's least
 		out.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
-	if n := r.GetLimitMemoryBytes(); n > 0 {
-		// Swap would turn the limit into slowness; docker allows as much again.
-		swap := n
-		out.Memory = &specs.LinuxMemory{Limit: &n, Swap: &swap}
-	}
-	if n := r.GetReserveMemoryBytes(); n > 0 {
-		if out.Memory == nil {
-			out.Memory = &specs.LinuxMemory{}
-		}
-		out.Memory.Reservation = &n
-	}
+	out.Memory = memoryOf(r, limitsSwap)
 	if n := r.GetLimitPids(); n > 0 {
 		out.Pids = &specs.LinuxPids{Limit: &n}
 	}
 	return out
+}
+
+func memoryOf(r *pb.ResourceRequirements, limitsSwap bool) *specs.LinuxMemory {
+	var out specs.LinuxMemory
+	if n := r.GetLimitMemoryBytes(); n > 0 {
+		out.Limit = &n
+		if limitsSwap {
+			// Unless it is asked for, swap would turn the limit into slowness;
+			// docker allows as much again. It counts both together.
+			swap := cmp.Or(r.GetMemorySwapBytes(), n)
+			out.Swap = &swap
+		}
+	}
+	if n := r.GetReserveMemoryBytes(); n > 0 {
+		out.Reservation = &n
+	}
+	if r != nil && r.MemorySwappiness != nil {
+		swappiness := uint64(*r.MemorySwappiness)
+		out.Swappiness = &swappiness
+	}
+	if out == (specs.LinuxMemory{}) {
+		return nil
+	}
+	return &out
 }
 
 type capSet []string
@@ -210,9 +234,10 @@ var allCaps = capSet{
 	"CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 }
 
-// capabilities applies --cap-add and --cap-drop to docker's defaults; ALL is
-// every one, and what is added explicitly survives a drop of ALL.
-func capabilities(add, drop []string) (capSet, error) {
+// capabilities applies --cap-add and --cap-drop to docker's defaults, of which a
+// container gets those that minid can grant; ALL is every one of these, and what
+// is added explicitly survives a drop of ALL.
+func capabilities(add, drop []string, grantable capSet) (capSet, error) {
 	adds, err := capNames(add)
 	if err != nil {
 		return nil, err
@@ -226,7 +251,7 @@ func capabilities(add, drop []string) (capSet, error) {
 		base = allCaps
 	}
 	var out capSet
-	for _, c := range allCaps {
+	for _, c := range grantable {
 		dropped := slices.Contains(drops, c) || slices.Contains(drops, "ALL")
 		if slices.Contains(adds, c) || slices.Contains(base, c) && !dropped {
 			out = append(out, c)
