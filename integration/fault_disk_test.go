@@ -206,11 +206,12 @@ func putConfig(ctx context.Context, n *cluster.Node, i int) error {
 func refuses(t *testing.T, n *smallDisk) {
 	t.Helper()
 	i := 0
+	some := strings.Repeat("x", 20_000) // the log's file has some free pages yet
 	await(t, "clear refusal", 30*time.Second, func() error {
 		i++
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		res, err := n.CtlInput(ctx, "x", "config", "create", fmt.Sprintf("small%d", i), "-")
+		res, err := n.CtlInput(ctx, some, "config", "create", fmt.Sprintf("small%d", i), "-")
 		if err == nil {
 			return errors.New("accepted")
 		}

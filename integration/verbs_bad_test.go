@@ -42,7 +42,7 @@ func TestBadInput(t *testing.T) {
 		{usage, []string{`name "-x"`, "must begin"}, "config create -- -x /etc/hostname"},
 		{usage, []string{"unknown flag: --bogus", "Try: minictl service create --help"}, "service create --bogus IMAGE"},
 		{usage, []string{"unknown flag: --bogus", "Try: minictl node ls --help"}, "node ls --bogus"},
-		{missing, []string{"network x", "Try: minictl network ls"}, "service create --network x IMAGE"},
+		{missing, []string{"network x", "Try: minictl network create x"}, "service create --network x IMAGE"},
 		{usage, []string{`unknown command "servce"`, `did you mean "service"?`}, "servce ls"},
 		{usage, []string{"needs at least 1 argument"}, "service create"},
 		{usage, []string{"at most 1 argument", "Try:"}, "service update a b"},

@@ -101,21 +101,41 @@ func (s *State) pathProbes(to *pb.NetworkPeer) []probe {
 	}
 	addr := mesh.NodeAddr(w.Subnet, to.GetMeshNumber(), w.Number)
 	full := w.MTU - echoHeaders
+	small := func(ctx context.Context) (string, error) {
+		return echo(ctx, addr, 8, fmt.Sprintf("no answer over the overlay: is UDP port %d open between the nodes?", w.Port))
+	}
 	out := []probe{
-		{overlay, func(ctx context.Context) (string, error) {
-			return echo(ctx, addr, 8, fmt.Sprintf("no answer over the overlay: is UDP port %d open between the nodes?", w.Port))
-		}},
+		{overlay, small},
 		{s.result(pb.ProbeResult_PROBE_MTU, to, fmt.Sprintf("packets of %d bytes", w.MTU)), func(ctx context.Context) (string, error) {
+			if found, err := small(ctx); err != nil {
+				return found, err // not for their size
+			}
 			return echo(ctx, addr, full, fmt.Sprintf("packets of %d bytes do not pass: the path between the nodes takes less than %d; create networks with --opt mtu=", w.MTU, w.MTU+vxlanOverhead))
 		}},
 	}
-	if wg := s.WireGuard(); wg != nil {
+	if wg := s.WireGuard(); wg != nil && s.sharesEncrypted(to.GetNodeId()) {
 		behind, _ := s.meshAddr(to)
 		out = append(out, probe{s.result(pb.ProbeResult_PROBE_ENCRYPTION, to, "WireGuard"), func(ctx context.Context) (string, error) {
 			return echo(ctx, behind, 8, fmt.Sprintf("no answer through WireGuard: is UDP port %d open between the nodes?", wg.Port))
 		}})
 	}
 	return out
+}
+
+// sharesEncrypted tells whether a node has a task on an encrypted network of
+// this one; others have no WireGuard device.
+func (s *State) sharesEncrypted(node string) bool {
+	for _, seg := range s.networks {
+		if len(seg.locals) == 0 || !seg.assigned.GetSpec().GetEncrypted() {
+			continue
+		}
+		for _, ep := range seg.endpoints {
+			if ep.GetNodeId() == node {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // portProbes connect to every published TCP port of a node that has tasks.
