@@ -1,6 +1,7 @@
 // Command sample is what the demo and the integration tests run in containers.
 // Without arguments it serves HTTP on port 8080 and answers with its host name,
-// version and what it knows of its task. Arguments choose what else it does:
+// version and what it knows of its task, and as many bytes more as ?size= asks
+// for. Arguments choose what else it does:
 //
 //	serve [ADDR]       the default
 //	sleep              wait for SIGTERM
@@ -22,6 +23,7 @@
 //	resolve NAME...    print the addresses of names
 //	srv NAME           print targets and ports of a service record
 //	ptr ADDR           print the names of an address
+//	litter N           leave N processes behind and count the zombies of them
 //	load URL N C [oneshot|keepalive] [PAUSE]
 //	                   send N requests, C at a time, and count who answers
 package main
@@ -89,6 +91,8 @@ var modes = map[string]func([]string) error{
 	"srv":     srv,
 	"ptr":     ptr,
 	"load":    load,
+	"litter":  litter,
+	"leave":   leave,
 }
 
 func arg(a []string, i int, otherwise string) string {
@@ -138,6 +142,9 @@ func serve(a []string) error {
 		for _, kv := range taskEnv() {
 			fmt.Fprintln(w, kv)
 		}
+		if size, err := strconv.Atoi(r.FormValue("size")); err == nil {
+			_, _ = io.CopyN(w, filler{}, int64(min(size, 100<<20)))
+		}
 	}), ConnState: func(_ net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
@@ -163,6 +170,16 @@ func serve(a []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return server.Shutdown(ctx)
+}
+
+// filler is as many dots as someone reads.
+type filler struct{}
+
+func (filler) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = '.'
+	}
+	return len(p), nil
 }
 
 // taskEnv is the environment without what every container has.
