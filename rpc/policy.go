@@ -57,6 +57,7 @@ func policyTable() map[string]rule {
 		pb.Control_GetService_FullMethodName:      control,
 		pb.Control_UpdateService_FullMethodName:   control,
 		pb.Control_RemoveService_FullMethodName:   control,
+		pb.Control_RollbackService_FullMethodName: control,
 		pb.Control_ListTasks_FullMethodName:       control,
 		pb.Control_GetTask_FullMethodName:         control,
 		pb.Control_ExplainTask_FullMethodName:     control,

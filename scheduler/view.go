@@ -11,6 +11,7 @@ import (
 // failures that its task history still shows.
 func FromView(v store.View) *Set {
 	s := NewSet()
+	s.SetStrategy(v.Cluster().GetSpec().GetPlacementStrategy())
 	for n := range v.Nodes() {
 		s.PutNode(n)
 	}
@@ -62,7 +63,7 @@ func Failed(t *pb.Task) bool {
 // StopFirst tells whether a service's tasks start only after those that they
 // replace have ended.
 func StopFirst(s *pb.Service) bool {
-	return s.GetSpec().GetUpdate().GetOrder() != pb.UpdateConfig_ORDER_START_FIRST
+	return !store.StartsFirst(s)
 }
 
 // ExplainTask tells, node by node, why a task is where it is or nowhere. The

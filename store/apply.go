@@ -39,6 +39,8 @@ func (tx *txn) apply(c *pb.Command) error {
 		return tx.removeService(k.RemoveService)
 	case *pb.Command_SetUpdateStatus:
 		return tx.setUpdateStatus(k.SetUpdateStatus)
+	case *pb.Command_RollbackService:
+		return tx.rollbackService(k.RollbackService)
 	case *pb.Command_DeleteService:
 		return tx.dropService(k.DeleteService)
 	}

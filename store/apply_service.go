@@ -9,7 +9,8 @@ import (
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// keptVersions is how many task specs a service remembers besides those in use.
+// keptVersions is how many specs a service remembers, and how many task specs
+// besides those in use.
 const keptVersions = 10
 
 func (tx *txn) createService(c *pb.CreateService) error {
@@ -30,6 +31,7 @@ func (tx *txn) createService(c *pb.CreateService) error {
 		Id: c.Id, Meta: tx.created(), Spec: spec,
 		SpecVersion: 1,
 		Versions:    []*pb.TaskSpecVersion{{Version: 1, Spec: spec.Task, CreatedAt: tx.at}},
+		History:     []*pb.ServiceVersion{{Number: 1, Spec: spec, CreatedAt: tx.at}},
 	})
 	return nil
 }
@@ -55,19 +57,34 @@ func (tx *txn) updateServiceSpec(c *pb.UpdateServiceSpec) error {
 	if err := tx.updatable(old, c); err != nil {
 		return err
 	}
-	n := shallow(old)
-	n.Meta, n.Spec = tx.updated(old.Meta), c.Spec
-	n.Endpoint = stillPublished(old.Endpoint, c.Spec.Task)
-	if proto.Equal(old.Spec.Task, c.Spec.Task) {
-		n.Spec = shallow(c.Spec) // one task spec in memory, not two
-		n.Spec.Task = old.Spec.Task
-	} else {
-		n.SpecVersion++
+	n := tx.withSpec(old, c.Spec, 0)
+	switch {
+	case n.SpecVersion != old.SpecVersion:
 		n.UpdateStatus = nil // the orchestrator begins anew
-		n.Versions = tx.keep(old, &pb.TaskSpecVersion{Version: n.SpecVersion, Spec: c.Spec.Task, CreatedAt: tx.at})
+	case resumes(old, n):
+		n.UpdateStatus = tx.resumed(old.UpdateStatus)
 	}
 	tx.putService(n)
 	return nil
+}
+
+// withSpec is a service with another spec, which is a rollback to the version
+// with that number if it is not 0.
+func (tx *txn) withSpec(old *pb.Service, spec *pb.ServiceSpec, rollback uint64) *pb.Service {
+	n := shallow(old)
+	n.Meta, n.Spec = tx.updated(old.Meta), spec
+	n.Endpoint = stillPublished(old.Endpoint, spec.Task)
+	if proto.Equal(old.Spec.Task, spec.Task) {
+		n.Spec = shallow(spec) // one task spec in memory, not two
+		n.Spec.Task = old.Spec.Task
+	} else {
+		n.SpecVersion++
+		n.Versions = tx.keep(old, &pb.TaskSpecVersion{Version: n.SpecVersion, Spec: spec.Task, CreatedAt: tx.at})
+	}
+	if rollback != 0 || !proto.Equal(old.Spec, spec) {
+		n.History = tx.remember(old, n.Spec, rollback)
+	}
+	return n
 }
 
 // stillPublished takes ports out of an endpoint that a new spec gives up:

@@ -33,6 +33,7 @@ func TestCreateService(t *testing.T) {
 	equal(t, "service", m.View().Service("web"), &pb.Service{
 		Id: "web", Meta: &pb.Meta{Version: m.index, CreatedAt: at(m.index), UpdatedAt: at(m.index)}, Spec: spec,
 		SpecVersion: 1, Versions: []*pb.TaskSpecVersion{{Version: 1, Spec: spec.Task, CreatedAt: at(m.index)}},
+		History: []*pb.ServiceVersion{{Number: 1, Spec: spec, CreatedAt: at(m.index)}},
 	})
 	m.refused(fault.Exists, createService("web", webSpec("other", "nginx")))
 	m.refused(fault.Exists, createService("other", webSpec("web", "nginx")))

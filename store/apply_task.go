@@ -82,7 +82,7 @@ func copyTask(t *pb.Task) *pb.Task {
 		ServiceId: t.ServiceId, ServiceName: t.ServiceName, SpecVersion: t.SpecVersion, Slot: t.Slot, NodeId: t.NodeId,
 		DesiredState: t.DesiredState, Status: t.Status,
 		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
-		Addresses: t.Addresses,
+		Addresses: t.Addresses, RunningAt: t.RunningAt,
 	}
 	keepUnknown(t, n)
 	return n
@@ -185,7 +185,12 @@ func (tx *txn) reportStatuses(c *pb.ReportStatuses) error {
 		if old == nil || old.NodeId != c.NodeId || !follows(old.GetStatus(), r.GetStatus()) {
 			continue
 		}
-		tx.changeTask(old, func(n *pb.Task) { n.Status = shareContainer(r.Status, old) })
+		tx.changeTask(old, func(n *pb.Task) {
+			n.Status = shareContainer(r.Status, old)
+			if n.RunningAt == nil && n.Status.State == pb.TaskState_TASK_STATE_RUNNING {
+				n.RunningAt = tx.at
+			}
+		})
 	}
 	return nil
 }

@@ -160,6 +160,7 @@ func (d drawn) command() *pb.Command {
 		func() *pb.Command { return removeNode(d.id("n", 3), rapid.Bool().Draw(d.T, "force")) },
 		func() *pb.Command { s := d.service(); return createService(s.Name, s) },
 		func() *pb.Command { s := d.service(); return updateService(s.Name, d.version(), s) },
+		func() *pb.Command { return rollback(d.id("service", 3), rapid.Uint64Range(0, 3).Draw(d.T, "to")) },
 		func() *pb.Command { return removeService(d.id("service", 3)) },
 		func() *pb.Command { return deleteService(d.id("service", 3)) },
 		func() *pb.Command {

@@ -67,7 +67,8 @@ func (s *Story) unsettled(svc *pb.Service, tasks []*pb.Task) string {
 		}
 		return ""
 	}
-	if svc.UpdateStatus.GetState() == pb.UpdateState_UPDATE_STATE_PAUSED {
+	switch svc.UpdateStatus.GetState() {
+	case pb.UpdateState_UPDATE_STATE_PAUSED, pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED:
 		return ""
 	}
 	if running != want || len(wanted) != want {

@@ -25,6 +25,7 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	label n1 k=v                    sets a node label
 //	remove-node n1
 //	service web replicas=3 image=…  creates or updates; see env.option
+//	rollback web 1                  to a version, or the one before the present
 //	remove web
 //	image bad rejects|fails|hangs|unwell|complete|well
 //	capacity 1                      tasks that a node holds
@@ -36,6 +37,8 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	advance 5s                      the same while time passes
 //	tasks web                       prints the tasks, observed/desired
 //	status web                      prints the progress of the update
+//	history web                     prints the versions that are kept
+//	count web                       prints how many tasks of each version run
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -102,6 +105,12 @@ func (e *env) command(words []string) {
 		e.apply(&pb.Command{Kind: &pb.Command_RemoveNode{RemoveNode: &pb.RemoveNode{Id: args[0], Force: true}}})
 	case "service":
 		e.setService(args[0], args[1:]...)
+	case "rollback":
+		to := &pb.RollbackService{Id: e.service(args[0]).Id}
+		if len(args) > 1 {
+			fmt.Sscan(args[1], &to.To)
+		}
+		e.apply(&pb.Command{Kind: &pb.Command_RollbackService{RollbackService: to}})
 	case "remove":
 		e.apply(&pb.Command{Kind: &pb.Command_RemoveService{RemoveService: &pb.RemoveService{Id: e.service(args[0]).Id}}})
 	default:
@@ -132,11 +141,21 @@ func (e *env) commandRest(verb string, args []string) {
 			e.t.Fatal(err)
 		}
 		e.advance(d)
+	case "history":
+		for _, v := range e.service(args[0]).History {
+			fmt.Fprintf(&e.trace, "%d: %s x%d, rollback to %d\n", v.Number, v.Spec.Task.Container.Image, v.Spec.GetReplicated().GetReplicas(), v.RollbackTo)
+		}
+	case "count":
+		running := map[string]int{}
+		for _, t := range e.running() {
+			running[fmt.Sprint("v", t.SpecVersion)]++
+		}
+		fmt.Fprintf(&e.trace, "running: %v\n", running)
 	case "tasks":
 		e.trace.WriteString(e.tasks(args[0]))
 	case "status":
 		u := e.service(args[0]).GetUpdateStatus()
-		fmt.Fprintf(&e.trace, "%s to v%d: %s; failed %v\n", word(u.GetState().String()), u.GetToVersion(), u.GetMessage(), u.GetFailedTasks())
+		fmt.Fprintf(&e.trace, "%s to v%d: %s; failed %v\n", stateOf(u), u.GetToVersion(), u.GetMessage(), u.GetFailedTasks())
 	default:
 		e.t.Fatalf("unknown command %q", verb)
 	}

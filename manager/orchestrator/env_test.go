@@ -31,6 +31,8 @@ type env struct {
 	trace strings.Builder
 	next  map[string]time.Time
 	lost  map[string]bool // tasks whose node was down once
+	// startsFirst holds the services that ever replaced tasks so.
+	startsFirst map[string]bool
 
 	// What the fakes are told.
 	capacity int             // tasks per node; 0 is no limit
@@ -53,7 +55,7 @@ func newEnv(t testing.TB) *env {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return &env{
 		t: t, state: store.New(), start: start, now: start,
-		next: map[string]time.Time{}, lost: map[string]bool{}, behave: map[string]mood{}, stubborn: map[string]bool{},
+		next: map[string]time.Time{}, lost: map[string]bool{}, startsFirst: map[string]bool{}, behave: map[string]mood{}, stubborn: map[string]bool{},
 	}
 }
 
@@ -110,6 +112,9 @@ func (e *env) round() (changed bool) {
 		changed = true
 		e.tell(s, p)
 		e.apply(p.commands(s.Id)...)
+		if p.Rollback != nil && !store.RollingBack(e.service(s.Spec.Name)) {
+			e.t.Fatalf("nothing was rolled back:\n%s", e.trace.String())
+		}
 	}
 	return changed
 }
@@ -117,9 +122,15 @@ func (e *env) round() (changed bool) {
 func (e *env) tell(s *pb.Service, p Plan) {
 	view := e.state.View()
 	if u := p.Update; u != nil && (u.State != s.GetUpdateStatus().GetState() || u.ToVersion != s.GetUpdateStatus().GetToVersion()) {
-		e.logf("%s update to v%d %s: %s", s.Spec.Name, u.ToVersion, word(u.State.String()), u.Message)
+		e.logf("%s update to v%d %s: %s", s.Spec.Name, u.ToVersion, stateOf(u), u.Message)
 	} else if u != nil {
-		e.logf("%s update: batch ended, %d failed", s.Spec.Name, len(u.FailedTasks))
+		e.logf("%s update: %d failed", s.Spec.Name, len(u.FailedTasks))
+	}
+	if p.Rollback != nil {
+		if store.RollingBack(s) {
+			e.t.Fatalf("a rollback is rolled back:\n%s", e.trace.String())
+		}
+		e.logf("%s rolls back to %d: %s", s.Spec.Name, p.Rollback.To, p.Rollback.Reason)
 	}
 	for _, d := range p.Desired {
 		e.logf("%s -> %s", describe(view.Task(d.Id)), word(d.State.String()))
@@ -145,6 +156,10 @@ func describe(t *pb.Task) string {
 		where = t.NodeId
 	}
 	return fmt.Sprintf("%s.%s %s v%d", t.ServiceName, where, t.Id, t.SpecVersion)
+}
+
+func stateOf(u *pb.UpdateStatus) string {
+	return strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPDATE_STATE_"))
 }
 
 func word(enum string) string { return strings.ToLower(enum[strings.LastIndex(enum, "_")+1:]) }
@@ -292,6 +307,7 @@ func (e *env) checkSlots() {
 	view := e.state.View()
 	for s := range view.Services() {
 		started := map[place][]*pb.Task{}
+		e.startsFirst[s.Id] = e.startsFirst[s.Id] || store.StartsFirst(s)
 		for t := range view.TasksByService(s.Id) {
 			n := view.Node(t.NodeId)
 			state := t.Status.State
@@ -306,7 +322,7 @@ func (e *env) checkSlots() {
 			}
 		}
 		for p, tasks := range started {
-			if len(tasks) > 1 && s.Spec.GetUpdate().GetOrder() != pb.UpdateConfig_ORDER_START_FIRST && !s.Removing {
+			if len(tasks) > 1 && !e.startsFirst[s.Id] && !s.Removing {
 				e.t.Fatalf("two tasks may run in %v: %v\n%s", p, tasks, e.trace.String())
 			}
 		}
@@ -339,7 +355,7 @@ func (e *env) setService(name string, options ...string) {
 	spec := &pb.ServiceSpec{
 		Name: name, Task: &pb.TaskSpec{Container: &pb.ContainerSpec{Image: "app"}, Restart: &pb.RestartPolicy{}, Placement: &pb.Placement{}},
 		Mode:   &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: 1}},
-		Update: &pb.UpdateConfig{Parallelism: 1},
+		Update: &pb.UpdateConfig{Parallelism: 1}, Rollback: &pb.UpdateConfig{Parallelism: 1},
 	}
 	if old != nil {
 		spec = proto.CloneOf(old.Spec)
@@ -392,18 +408,36 @@ func (e *env) option(spec *pb.ServiceSpec, key, value string) {
 		spec.Task.Restart.MaxAttempts = number()
 	case "window":
 		spec.Task.Restart.Window = duration()
+	case "host-port":
+		spec.Task.Ports = []*pb.PortConfig{{Target: 80, Published: uint32(number()), Mode: pb.PortConfig_MODE_HOST}}
+	case "ingress-port":
+		spec.Task.Ports = []*pb.PortConfig{{Target: 80, Published: uint32(number()), Mode: pb.PortConfig_MODE_INGRESS}}
+	default:
+		config := spec.Update
+		if rest, found := strings.CutPrefix(key, "rollback-"); found {
+			config, key = spec.Rollback, rest
+		}
+		e.rolloutOption(config, key, value, duration)
+	}
+}
+
+func (e *env) rolloutOption(c *pb.UpdateConfig, key, value string, duration func() *durationpb.Duration) {
+	e.t.Helper()
+	switch key {
 	case "parallelism":
-		spec.Update.Parallelism = number()
+		c.Parallelism, _ = strconv.ParseUint(value, 10, 64)
 	case "delay":
-		spec.Update.Delay = duration()
+		c.Delay = duration()
 	case "monitor":
-		spec.Update.Monitor = duration()
+		c.Monitor = duration()
+	case "deadline":
+		c.Deadline = duration()
 	case "order":
-		spec.Update.Order = pb.UpdateConfig_Order(pb.UpdateConfig_Order_value["ORDER_"+value])
+		c.Order = pb.UpdateConfig_Order(pb.UpdateConfig_Order_value["ORDER_"+value])
 	case "action":
-		spec.Update.FailureAction = pb.UpdateConfig_FailureAction(pb.UpdateConfig_FailureAction_value["FAILURE_ACTION_"+value])
+		c.FailureAction = pb.UpdateConfig_FailureAction(pb.UpdateConfig_FailureAction_value["FAILURE_ACTION_"+value])
 	case "ratio":
-		spec.Update.MaxFailureRatio, _ = strconv.ParseFloat(value, 64)
+		c.MaxFailureRatio, _ = strconv.ParseFloat(value, 64)
 	default:
 		e.t.Fatalf("unknown option %q", key)
 	}

@@ -27,8 +27,9 @@
 // its node to be down, unless the service asks for start-first.
 //
 // slot.go tells what is true of a slot, tend.go what it needs, restart.go
-// whether to try again, scale.go how many slots there are, update.go which are
-// renewed next.
+// whether to try again, scale.go how many slots there are, trial.go how the
+// update's task of a slot stands, update.go which slots are renewed next and
+// when that has to end, rollback.go how it ends.
 package orchestrator
 
 import (
@@ -61,16 +62,18 @@ type Input struct {
 // time, comes to an empty plan after a few rounds.
 type Plan struct {
 	// Update is the new progress of the rolling update; nil leaves it as it is.
-	Update  *pb.UpdateStatus
-	Desired []*pb.TaskDesired
-	Create  []*pb.Task
+	Update *pb.UpdateStatus
+	// Rollback ends a failed update; nil is none. Should it be refused, Update holds.
+	Rollback *pb.RollbackService
+	Desired  []*pb.TaskDesired
+	Create   []*pb.Task
 	// Next is when to reconcile again even if nothing happens; zero is never.
 	Next time.Time
 }
 
 // Empty tells whether there is nothing to change now.
 func (p Plan) Empty() bool {
-	return p.Update == nil && len(p.Desired) == 0 && len(p.Create) == 0
+	return p.Update == nil && p.Rollback == nil && len(p.Desired) == 0 && len(p.Create) == 0
 }
 
 // Reconcile compares a service with its tasks and says what to change.

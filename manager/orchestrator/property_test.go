@@ -21,7 +21,7 @@ var nodeNames = []string{"n1", "n2", "n3"}
 // disturb does one thing that users, nodes or containers may do.
 func (e *env) disturb(rt *rapid.T) {
 	node := rapid.SampledFrom(nodeNames).Draw(rt, "node")
-	switch rapid.IntRange(0, 8).Draw(rt, "what") {
+	switch rapid.IntRange(0, 10).Draw(rt, "what") {
 	case 0:
 		state := rapid.SampledFrom([]pb.NodeState{1, 2, 3, 3}).Draw(rt, "state")
 		e.setNode(node, state)
@@ -52,6 +52,10 @@ func (e *env) disturb(rt *rapid.T) {
 		e.setService("web", "constraint="+constraint)
 	case 8:
 		e.forget()
+	case 9:
+		e.rollback(rapid.Uint64Range(0, 3).Draw(rt, "to"))
+	case 10:
+		e.setService("web", "monitor="+rapid.SampledFrom([]string{"1s", "3s"}).Draw(rt, "monitor"))
 	}
 }
 
@@ -66,7 +70,9 @@ func (e *env) forget() {
 	var ids []string
 	for _, tasks := range slots {
 		slices.SortFunc(tasks, compareAge)
-		trial := slices.IndexFunc(tasks, func(t *pb.Task) bool { return t.SpecVersion == s.SpecVersion })
+		trial := slices.IndexFunc(tasks, func(t *pb.Task) bool {
+			return t.SpecVersion == s.SpecVersion && !t.Meta.CreatedAt.AsTime().Before(s.UpdateStatus.GetStartedAt().AsTime())
+		})
 		for i, t := range tasks {
 			over := t.Status.State > pb.TaskState_TASK_STATE_RUNNING && t.DesiredState > pb.TaskState_TASK_STATE_RUNNING
 			kept := t.DesiredState < pb.TaskState_TASK_STATE_REMOVE && (i == trial || i == len(tasks)-1)
@@ -76,6 +82,12 @@ func (e *env) forget() {
 		}
 	}
 	e.apply(&pb.Command{Kind: &pb.Command_DeleteTasks{DeleteTasks: &pb.DeleteTasks{Ids: ids}}})
+}
+
+// rollback goes to a version, if there is such a one.
+func (e *env) rollback(to uint64) {
+	e.commit(&pb.Command{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: e.service("web").Id, To: to}}})
+	e.checkSlots()
 }
 
 // touch changes something that concerns no task.
@@ -106,9 +118,13 @@ func anyCluster(rt *rapid.T, t testing.TB) *env {
 		rapid.SampledFrom([]string{"replicas=3", "replicas=5", "mode=global"}).Draw(rt, "mode"),
 		rapid.SampledFrom([]string{"order=STOP_FIRST", "order=START_FIRST"}).Draw(rt, "order"),
 		rapid.SampledFrom([]string{"parallelism=1", "parallelism=2", "parallelism=0"}).Draw(rt, "parallelism"),
-		rapid.SampledFrom([]string{"action=PAUSE", "action=CONTINUE"}).Draw(rt, "action"),
+		rapid.SampledFrom([]string{"action=PAUSE", "action=CONTINUE", "action=ROLLBACK", "action=ROLLBACK"}).Draw(rt, "action"),
 		rapid.SampledFrom([]string{"attempts=0", "attempts=2"}).Draw(rt, "attempts"),
 		rapid.SampledFrom([]string{"delay=0s", "delay=4s"}).Draw(rt, "delay"),
+		rapid.SampledFrom([]string{"deadline=0s", "deadline=10s"}).Draw(rt, "deadline"),
+		rapid.SampledFrom([]string{"rollback-order=STOP_FIRST", "rollback-order=START_FIRST"}).Draw(rt, "back order"),
+		rapid.SampledFrom([]string{"rollback-parallelism=0", "rollback-parallelism=2"}).Draw(rt, "back parallelism"),
+		rapid.SampledFrom([]string{"rollback-action=PAUSE", "rollback-action=CONTINUE"}).Draw(rt, "back action"),
 		rapid.SampledFrom([]string{"restart=ANY", "restart=ON_FAILURE", "restart=NONE"}).Draw(rt, "condition"),
 	}
 	e.setService("web", options...)
@@ -117,7 +133,7 @@ func anyCluster(rt *rapid.T, t testing.TB) *env {
 
 // TestAnyHistory disturbs a cluster at random. env checks at each step that no
 // slot has two tasks that may run, and that everything comes to rest; this
-// adds what holds at rest and that batches keep to their size.
+// adds what holds at rest and that rollouts keep to their parallelism.
 func TestAnyHistory(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := anyCluster(rt, t)
@@ -157,13 +173,13 @@ func (e *env) checkAtRest(rt *rapid.T) {
 	if want := s.Spec.GetReplicated(); want != nil && kept != int(want.Replicas) {
 		rt.Fatalf("%d slots instead of %d\n%s", kept, want.Replicas, e.trace.String())
 	}
-	e.checkBatch(rt, s, slots)
+	e.checkPace(rt, s, slots)
 }
 
-// checkBatch: never more slots under way than parallelism allows.
-func (e *env) checkBatch(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) {
-	limit := s.Spec.Update.Parallelism
-	if s.GetUpdateStatus().GetState() != pb.UpdateState_UPDATE_STATE_UPDATING || limit == 0 {
+// checkPace: never more slots under way than parallelism allows.
+func (e *env) checkPace(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) {
+	limit := store.Rollout(s).Parallelism
+	if !rolls(s.GetUpdateStatus()) || limit == 0 {
 		return
 	}
 	underWay := uint64(0)

@@ -51,6 +51,9 @@ func (p Plan) commands(service string) (cmds []*pb.Command) {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetUpdateStatus{
 			SetUpdateStatus: &pb.SetUpdateStatus{Id: service, Status: p.Update}}})
 	}
+	if p.Rollback != nil {
+		cmds = append(cmds, &pb.Command{Kind: &pb.Command_RollbackService{RollbackService: p.Rollback}})
+	}
 	for d := range slices.Chunk(p.Desired, maxCommand) {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetDesired{SetDesired: &pb.SetDesired{Tasks: d}}})
 	}

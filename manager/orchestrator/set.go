@@ -50,11 +50,15 @@ type set struct {
 	dirty  map[place]bool
 	alarms alarms[place]
 	// Counts and kinds of slots, kept by look.
-	present int
-	stale   map[place]*slot
-	trials  map[place]*slot
-	failed  map[place]*slot // trials whose failure may not be on record
-	pending int
+	present   int
+	stale     map[place]*slot
+	untouched map[place]*slot // stale, and the rollout has not been there
+	trials    map[place]*slot
+	inAir     map[place]*slot // trials that neither run nor failed
+	failed    map[place]*slot // trials whose failure may not be on record
+	// Of the slots that the rollout concerns, those that hold a place of its
+	// parallelism, and those whose trial is undecided.
+	concerned, held, pending int
 
 	// Of the reconcile that runs.
 	now    time.Time
@@ -71,20 +75,17 @@ func newSet(fits Fits, newID func() string) *set {
 	return &set{
 		fits: fits, newID: newID,
 		slots: map[place]*slot{}, dirty: map[place]bool{},
-		stale: map[place]*slot{}, trials: map[place]*slot{}, failed: map[place]*slot{},
+		stale: map[place]*slot{}, untouched: map[place]*slot{},
+		trials: map[place]*slot{}, inAir: map[place]*slot{}, failed: map[place]*slot{},
 	}
 }
 
 // turnTo takes note of the service and the nodes as they are now. When only
-// the update has moved on, no more than the slots under trial are affected.
+// the update has moved on, no slot is affected.
 func (s *set) turnTo(service *pb.Service, nodes Nodes) {
 	old := s.service
 	s.service, s.nodes = service, nodes
-	if old == service {
-		return
-	}
-	if sameRules(old, service) {
-		s.touchAll(maps.Keys(s.trials))
+	if old == service || sameRules(old, service) {
 		return
 	}
 	s.spec = service.GetSpec().GetTask()
@@ -172,6 +173,10 @@ func (s *set) reconcile(now time.Time) Plan {
 	}
 	s.scaleIn()
 	s.roll()
+	if s.paused() && s.status != s.service.GetUpdateStatus() {
+		// What has not started must not, wherever it is.
+		slots = slices.SortedFunc(maps.Values(s.slots), func(a, b *slot) int { return comparePlaces(a.place, b.place) })
+	}
 	for _, sl := range slots {
 		s.tend(sl)
 	}

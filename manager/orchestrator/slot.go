@@ -18,22 +18,11 @@ type slot struct {
 	leaving  []*pb.Task // live ones that their node may not keep
 	occupied bool       // counts as a replica
 	stale    bool       // has work for the rolling update
-	tried    bool       // the update has had its turn here
-	trial    *pb.Task   // the update's task, while its batch lasts
-	verdict  verdict
+	trial
 
 	wake time.Time // when to look again
 	busy bool      // this reconcile has decided already
 }
-
-// verdict is what became of an update's task within its monitor period.
-type verdict int
-
-const (
-	undecided verdict = iota
-	good
-	failed
-)
 
 // look works out what is true of a slot, and counts it.
 func (s *set) look(sl *slot) {
@@ -53,8 +42,7 @@ func (s *set) look(sl *slot) {
 		}
 	}
 	slices.SortFunc(sl.live, s.compareWorth)
-	sl.trial, sl.tried = s.findTrial(sl)
-	sl.verdict = s.judge(sl)
+	sl.trial = s.try(sl)
 	sl.stale = s.isStale(sl)
 	s.count(sl)
 }
@@ -63,11 +51,19 @@ func (s *set) discount(sl *slot) {
 	if sl.occupied {
 		s.present--
 	}
-	if sl.trial != nil && sl.verdict == undecided {
+	if sl.concerned() {
+		s.concerned--
+	}
+	if sl.holds {
+		s.held--
+	}
+	if sl.pending() {
 		s.pending--
 	}
 	delete(s.stale, sl.place)
+	delete(s.untouched, sl.place)
 	delete(s.trials, sl.place)
+	delete(s.inAir, sl.place)
 	delete(s.failed, sl.place)
 }
 
@@ -78,14 +74,26 @@ func (s *set) count(sl *slot) {
 	if sl.stale {
 		s.stale[sl.place] = sl
 	}
-	if sl.trial != nil {
+	if sl.stale && sl.task == nil {
+		s.untouched[sl.place] = sl
+	}
+	if sl.inAir() {
+		s.inAir[sl.place] = sl
+	}
+	if sl.concerned() {
+		s.concerned++
+	}
+	if sl.holds {
+		s.held++
+	}
+	if sl.pending() {
+		s.pending++
+	}
+	if sl.task != nil {
 		s.trials[sl.place] = sl
-		switch sl.verdict {
-		case undecided:
-			s.pending++
-		case failed:
-			s.failed[sl.place] = sl
-		}
+	}
+	if sl.verdict == failed {
+		s.failed[sl.place] = sl
 	}
 }
 

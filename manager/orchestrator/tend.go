@@ -117,9 +117,7 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 // while an update goes on or is paused, a slot that it has not come to keeps
 // the version that it has. So a bad version spreads no faster than asked.
 func (s *set) versionAfter(t *pb.Task) uint64 {
-	state := s.status.GetState()
-	rolling := state == pb.UpdateState_UPDATE_STATE_UPDATING || state == pb.UpdateState_UPDATE_STATE_PAUSED
-	if rolling && !s.upToDate(t) && s.specOf(t.SpecVersion) != nil {
+	if (s.active() || s.paused()) && !s.upToDate(t) && s.specOf(t.SpecVersion) != nil {
 		return t.SpecVersion
 	}
 	return s.service.SpecVersion
@@ -143,7 +141,7 @@ func (s *set) delayPassed(sl *slot, t *pb.Task) bool {
 // retryUpdate tries once more where an update's task failed before the old
 // one was stopped, under the restart policy.
 func (s *set) retryUpdate(sl *slot) {
-	if !sl.stale || !sl.tried || s.status.GetState() != pb.UpdateState_UPDATE_STATE_UPDATING || !s.mayCreate(sl) {
+	if !sl.stale || sl.trial.task == nil || !s.active() || !s.mayCreate(sl) {
 		return
 	}
 	s.succeed(sl, s.newestPresent(sl), sl.live[0].Id)
@@ -162,7 +160,7 @@ func (s *set) handOver(sl *slot) {
 	switch {
 	case s.upToDate(old) || started:
 		s.shut(old)
-	case !s.upToDate(head) || s.status.GetState() == pb.UpdateState_UPDATE_STATE_PAUSED:
+	case !s.upToDate(head) || s.paused():
 		// A version that nobody wants any more, or not now: it starts nothing.
 		s.cancel(head, old)
 	case head.DesiredState == pb.TaskState_TASK_STATE_RUNNING || !s.delayPassed(sl, head):

@@ -11,23 +11,39 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
-// A rolling update goes in batches. A batch replaces up to parallelism stale
-// slots and ends when each of its new tasks has either run for the monitor
-// period or failed; after the delay the next one begins. Everything is read
+// A rollout, to a new version or back, replaces the stale slots, as many at a
+// time as its parallelism says. A slot's place is free for the next one when
+// its new task runs, or has failed, and the delay has passed; the monitor
+// period runs meanwhile, and the last ones end the rollout. Everything is read
 // off the store: the tasks on trial are those of the new version made since
-// the last batch ended (UpdateStatus.last_batch_at), the failures are listed
-// by id. Only what ends by itself is a failure; a task whose node is lost is
-// replaced and the replacement put on trial.
+// UpdateStatus.started_at, the failures are listed there by id. Only what ends
+// by itself is a failure; a task whose node is lost is replaced and the
+// replacement put on trial.
 
-func (s *set) updateConfig() *pb.UpdateConfig { return s.service.GetSpec().GetUpdate() }
+// defaultDeadline is how long a rollout may go without progress.
+const defaultDeadline = 10 * time.Minute
 
-func (s *set) startFirst() bool {
-	return s.updateConfig().GetOrder() == pb.UpdateConfig_ORDER_START_FIRST
+// rollout is how slots are replaced at present.
+func (s *set) rollout() *pb.UpdateConfig { return store.Rollout(s.service) }
+
+func (s *set) startFirst() bool { return store.StartsFirst(s.service) }
+
+// rolls tells whether a rollout goes on.
+func rolls(u *pb.UpdateStatus) bool {
+	return u.GetState() == pb.UpdateState_UPDATE_STATE_UPDATING || u.GetState() == pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED
 }
 
-// isStale tells whether a slot holds, or last held, a task that the update
+func (s *set) active() bool { return rolls(s.status) }
+
+func (s *set) paused() bool {
+	state := s.status.GetState()
+	return state == pb.UpdateState_UPDATE_STATE_PAUSED || state == pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED
+}
+
+// isStale tells whether a slot holds, or last held, a task that the rollout
 // has to replace. One where it may not create is left out, and so is one
 // where the restart policy forbids another try.
 func (s *set) isStale(sl *slot) bool {
@@ -62,120 +78,52 @@ func (s *set) newestPresent(sl *slot) *pb.Task {
 	return nil
 }
 
-// findTrial returns the update's task of a slot while its batch lasts, and
-// whether the update has been here at all. The update's task is the first of
-// its version that was not lost; later ones are restarts of it.
-func (s *set) findTrial(sl *slot) (trial *pb.Task, tried bool) {
-	status := s.service.GetUpdateStatus()
-	if status.GetState() != pb.UpdateState_UPDATE_STATE_UPDATING || status.ToVersion != s.service.SpecVersion {
-		return nil, false
-	}
-	for _, t := range sl.tasks {
-		inLine := live(t) || endedItself(t) && t.DesiredState < pb.TaskState_TASK_STATE_REMOVE
-		if t.SpecVersion != s.service.SpecVersion || t.Replaces == "" || !inLine {
-			continue
-		}
-		made := t.GetMeta().GetCreatedAt().AsTime()
-		if made.Before(status.StartedAt.AsTime()) || made.Before(status.LastBatchAt.AsTime()) {
-			return nil, true
-		}
-		return t, true
-	}
-	return nil, false
-}
-
-// judge tells how a slot's trial stands, and sees to it being looked at when
-// the monitor period ends. The time counts from when the store learned that
-// the task runs, by the leader's clock.
-func (s *set) judge(sl *slot) verdict {
-	t := sl.trial
-	switch {
-	case t == nil:
-		return undecided
-	case endedItself(t):
-		return failed
-	case t.GetStatus().GetState() < pb.TaskState_TASK_STATE_RUNNING || len(sl.live) != 1:
-		return undecided
-	}
-	at := t.GetMeta().GetUpdatedAt().AsTime().Add(durationOr(s.updateConfig().GetMonitor(), defaultMonitor))
-	if at.After(s.now) {
-		s.wakeAt(sl, at)
-		return undecided
-	}
-	return good
-}
-
-// roll begins, continues, pauses or completes the update.
+// roll begins, continues, ends or completes the rollout.
 func (s *set) roll() {
 	s.status = s.service.GetUpdateStatus()
 	switch {
 	case s.status.GetToVersion() == s.service.SpecVersion:
-		if s.status.State == pb.UpdateState_UPDATE_STATE_COMPLETED && len(s.stale) > 0 {
+		if s.done() && len(s.stale) > 0 {
 			s.begin()
 		}
 	case s.service.SpecVersion > 1:
 		s.begin()
 	}
-	if s.status.GetState() != pb.UpdateState_UPDATE_STATE_UPDATING {
+	if !s.active() {
 		return
 	}
-	if s.noteFailures(); s.status.State == pb.UpdateState_UPDATE_STATE_PAUSED {
+	if s.noteFailures(); !s.active() {
 		return
 	}
 	switch {
-	case s.pending > 0:
-	case len(s.stale) == 0:
+	case len(s.stale) > 0:
+		s.renewNext()
+		s.minded()
+	case s.pending == 0:
 		s.complete()
-	case len(s.trials) > 0:
-		s.endBatch()
 	default:
-		s.nextBatch()
+		s.minded()
 	}
 }
 
-// setStatus plans a change of the update's progress.
+// setStatus plans a change of the rollout's progress.
 func (s *set) setStatus(change func(*pb.UpdateStatus)) {
 	s.status = proto.CloneOf(s.status)
 	change(s.status)
 	s.plan.Update = s.status
 }
 
+// begin starts an update, or what is left of a rollback that was over.
 func (s *set) begin() {
-	s.status = &pb.UpdateStatus{
-		State:     pb.UpdateState_UPDATE_STATE_UPDATING,
-		StartedAt: timestamppb.New(s.now),
-		Message:   "update in progress",
-		ToVersion: s.service.SpecVersion,
+	state, message := pb.UpdateState_UPDATE_STATE_UPDATING, "update in progress"
+	if store.RollingBack(s.service) {
+		state, message = pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, "rollback in progress"
 	}
+	s.status = &pb.UpdateStatus{State: state, StartedAt: timestamppb.New(s.now), Message: message, ToVersion: s.service.SpecVersion}
 	s.plan.Update = s.status
 }
 
-func (s *set) complete() {
-	s.setStatus(func(u *pb.UpdateStatus) {
-		u.State = pb.UpdateState_UPDATE_STATE_COMPLETED
-		u.CompletedAt = timestamppb.New(s.now)
-		u.Message = "update completed"
-		if s.now.Equal(u.StartedAt.AsTime()) {
-			u.Message = "update completed: no task had to be replaced"
-		}
-		if n := len(u.FailedTasks); n > 0 {
-			u.Message = fmt.Sprintf("update completed; tasks of %d of %d slots failed", n, s.present)
-		}
-	})
-}
-
-// endBatch makes the tasks on trial part of the past: it ends after they were made.
-func (s *set) endBatch() {
-	end := s.now
-	for _, sl := range s.trials {
-		if made := sl.trial.GetMeta().GetCreatedAt().AsTime(); !made.Before(end) {
-			end = made.Add(time.Nanosecond)
-		}
-	}
-	s.setStatus(func(u *pb.UpdateStatus) { u.LastBatchAt = timestamppb.New(end) })
-}
-
-// noteFailures records new failures, and pauses when there are too many.
+// noteFailures records new failures, and ends the rollout when there are too many.
 func (s *set) noteFailures() {
 	if len(s.failed) == 0 {
 		return
@@ -184,57 +132,36 @@ func (s *set) noteFailures() {
 	for _, id := range s.status.FailedTasks {
 		known[id] = true
 	}
-	maps.DeleteFunc(s.failed, func(_ place, sl *slot) bool { return known[sl.trial.Id] })
+	maps.DeleteFunc(s.failed, func(_ place, sl *slot) bool { return known[sl.trial.task.Id] })
 	if len(s.failed) == 0 {
 		return
 	}
 	fresh := slices.SortedFunc(maps.Values(s.failed), func(a, b *slot) int { return comparePlaces(a.place, b.place) })
 	s.setStatus(func(u *pb.UpdateStatus) {
 		for _, sl := range fresh {
-			u.FailedTasks = append(u.FailedTasks, sl.trial.Id)
-		}
-		if s.tooMany(len(u.FailedTasks)) {
-			u.State = pb.UpdateState_UPDATE_STATE_PAUSED
-			u.Message = "update paused: " + s.failure(fresh[len(fresh)-1].trial)
+			u.FailedTasks = append(u.FailedTasks, sl.trial.task.Id)
 		}
 	})
+	if s.tooMany(len(s.status.FailedTasks)) {
+		s.fail(failure(fresh[len(fresh)-1].trial.task))
+	}
 }
 
+// tooMany compares as Swarm does: with the slots that the rollout replaces.
 func (s *set) tooMany(failures int) bool {
-	c := s.updateConfig()
+	c := s.rollout()
 	return c.GetFailureAction() != pb.UpdateConfig_FAILURE_ACTION_CONTINUE &&
-		float64(failures) > c.GetMaxFailureRatio()*float64(s.present)
+		float64(failures) > c.GetMaxFailureRatio()*float64(s.concerned)
 }
 
-// failure tells which task failed and why.
-func (s *set) failure(t *pb.Task) string {
-	where := fmt.Sprint(t.Slot)
-	if t.Slot == 0 {
-		where = t.NodeId
+// renewNext replaces as many stale slots as there are free places.
+func (s *set) renewNext() {
+	next := s.candidates()
+	if p := s.rollout().GetParallelism(); p > 0 {
+		free := max(0, int(min(p, uint64(len(s.slots))))-s.held)
+		next = next[:min(free, len(next))]
 	}
-	st := t.GetStatus()
-	why := cmp.Or(st.GetError(), st.GetMessage(), "ended early")
-	if code := st.GetContainer().GetExitCode(); code != 0 && st.GetError() == "" {
-		why = fmt.Sprintf("exit code %d", code)
-	}
-	return fmt.Sprintf("task %s.%s.%s failed: %s", t.ServiceName, where, t.Id, why)
-}
-
-// nextBatch replaces the next stale slots, once the delay has passed. The time
-// must be after the last batch's end, for trials are told apart by it.
-func (s *set) nextBatch() {
-	if last := s.status.GetLastBatchAt(); last != nil {
-		at := last.AsTime().Add(s.updateConfig().GetDelay().AsDuration())
-		if !s.now.After(at) {
-			s.rollAt = at.Add(time.Nanosecond)
-			return
-		}
-	}
-	batch := s.candidates()
-	if p := s.updateConfig().GetParallelism(); p > 0 && uint64(len(batch)) > p {
-		batch = batch[:p]
-	}
-	for _, sl := range batch {
+	for _, sl := range next {
 		s.renew(sl)
 	}
 }
@@ -242,9 +169,12 @@ func (s *set) nextBatch() {
 // candidates are the slots whose turn has not come, those first that do not
 // run anyway.
 func (s *set) candidates() []*slot {
+	if p := s.rollout().GetParallelism(); p > 0 && uint64(s.held) >= p {
+		return nil
+	}
 	var slots []*slot
-	for sl := range maps.Values(s.stale) {
-		if !sl.tried && !sl.busy && s.mayCreate(sl) {
+	for _, sl := range s.untouched {
+		if !sl.busy && s.mayCreate(sl) {
 			slots = append(slots, sl)
 		}
 	}
@@ -275,4 +205,27 @@ func (s *set) renew(sl *slot) {
 		next.Replaces = keep.Id
 	}
 	s.create(sl, next)
+}
+
+// minded ends a rollout that has got nowhere for the length of its deadline,
+// 0 being none. Only a slot that gives its place back is progress.
+func (s *set) minded() {
+	deadline := durationOr(s.rollout().GetDeadline(), defaultDeadline)
+	if deadline == 0 || len(s.inAir)+len(s.stale) == 0 {
+		return
+	}
+	since := s.status.GetStartedAt().AsTime()
+	if !s.now.Before(since.Add(deadline)) {
+		for _, sl := range s.trials {
+			if sl.settled.After(since) {
+				since = sl.settled
+			}
+		}
+	}
+	at := since.Add(deadline)
+	if s.now.Before(at) {
+		s.rollAt = at
+		return
+	}
+	s.fail(fmt.Sprintf("no progress for %v: %s", deadline, s.obstacle(s.holdup())))
 }

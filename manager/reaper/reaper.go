@@ -89,11 +89,14 @@ func (in *Slot) keep() int {
 // the version that it moves to. Besides it, a slot's newest task always stays:
 // without it the orchestrator would take a slot that it gave up for a new one.
 func (in *Slot) trial(tasks []*pb.Task) *pb.Task {
-	if in.Service.GetUpdateStatus().GetState() != pb.UpdateState_UPDATE_STATE_UPDATING {
+	status := in.Service.GetUpdateStatus()
+	switch status.GetState() {
+	case pb.UpdateState_UPDATE_STATE_UPDATING, pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED:
+	default:
 		return nil
 	}
 	for _, t := range tasks {
-		if t.SpecVersion == in.Service.SpecVersion {
+		if t.SpecVersion == in.Service.SpecVersion && !t.GetMeta().GetCreatedAt().AsTime().Before(status.StartedAt.AsTime()) {
 			return t
 		}
 	}

@@ -102,6 +102,7 @@ type Command struct {
 	//	*Command_RemoveService
 	//	*Command_SetUpdateStatus
 	//	*Command_DeleteService
+	//	*Command_RollbackService
 	//	*Command_CreateTasks
 	//	*Command_SetDesired
 	//	*Command_AssignTasks
@@ -284,6 +285,15 @@ func (x *Command) GetDeleteService() *DeleteService {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_DeleteService); ok {
 			return x.DeleteService
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRollbackService() *RollbackService {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RollbackService); ok {
+			return x.RollbackService
 		}
 	}
 	return nil
@@ -533,6 +543,11 @@ type Command_DeleteService struct {
 	DeleteService *DeleteService `protobuf:"bytes,24,opt,name=delete_service,json=deleteService,proto3,oneof"`
 }
 
+type Command_RollbackService struct {
+	// controlapi, or orchestrator when an update failed.
+	RollbackService *RollbackService `protobuf:"bytes,25,opt,name=rollback_service,json=rollbackService,proto3,oneof"`
+}
+
 type Command_CreateTasks struct {
 	// orchestrator.
 	CreateTasks *CreateTasks `protobuf:"bytes,30,opt,name=create_tasks,json=createTasks,proto3,oneof"`
@@ -646,6 +661,8 @@ func (*Command_RemoveService) isCommand_Kind() {}
 func (*Command_SetUpdateStatus) isCommand_Kind() {}
 
 func (*Command_DeleteService) isCommand_Kind() {}
+
+func (*Command_RollbackService) isCommand_Kind() {}
 
 func (*Command_CreateTasks) isCommand_Kind() {}
 
@@ -1401,6 +1418,78 @@ func (x *DeleteService) GetId() string {
 	return ""
 }
 
+// Puts the spec of an earlier version in place as a new version and starts a
+// rollback. Refused when there is no such version.
+type RollbackService struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	IfVersion uint64                 `protobuf:"varint,2,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
+	// 0 is the one before the present.
+	To uint64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	// Why, if nobody asked for it.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackService) Reset() {
+	*x = RollbackService{}
+	mi := &file_minid_v1_commands_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackService) ProtoMessage() {}
+
+func (x *RollbackService) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackService.ProtoReflect.Descriptor instead.
+func (*RollbackService) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RollbackService) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RollbackService) GetIfVersion() uint64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
+func (x *RollbackService) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *RollbackService) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Refused one by one: tasks whose service is gone or removing, or whose id exists.
 type CreateTasks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1411,7 +1500,7 @@ type CreateTasks struct {
 
 func (x *CreateTasks) Reset() {
 	*x = CreateTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[16]
+	mi := &file_minid_v1_commands_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1512,7 @@ func (x *CreateTasks) String() string {
 func (*CreateTasks) ProtoMessage() {}
 
 func (x *CreateTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[16]
+	mi := &file_minid_v1_commands_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1525,7 @@ func (x *CreateTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTasks.ProtoReflect.Descriptor instead.
 func (*CreateTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateTasks) GetTasks() []*Task {
@@ -1455,7 +1544,7 @@ type SetDesired struct {
 
 func (x *SetDesired) Reset() {
 	*x = SetDesired{}
-	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	mi := &file_minid_v1_commands_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1556,7 @@ func (x *SetDesired) String() string {
 func (*SetDesired) ProtoMessage() {}
 
 func (x *SetDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	mi := &file_minid_v1_commands_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1569,7 @@ func (x *SetDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDesired.ProtoReflect.Descriptor instead.
 func (*SetDesired) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetDesired) GetTasks() []*TaskDesired {
@@ -1501,7 +1590,7 @@ type TaskDesired struct {
 
 func (x *TaskDesired) Reset() {
 	*x = TaskDesired{}
-	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	mi := &file_minid_v1_commands_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1602,7 @@ func (x *TaskDesired) String() string {
 func (*TaskDesired) ProtoMessage() {}
 
 func (x *TaskDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	mi := &file_minid_v1_commands_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1615,7 @@ func (x *TaskDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDesired.ProtoReflect.Descriptor instead.
 func (*TaskDesired) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskDesired) GetId() string {
@@ -1554,7 +1643,7 @@ type AssignTasks struct {
 
 func (x *AssignTasks) Reset() {
 	*x = AssignTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	mi := &file_minid_v1_commands_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1566,7 +1655,7 @@ func (x *AssignTasks) String() string {
 func (*AssignTasks) ProtoMessage() {}
 
 func (x *AssignTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	mi := &file_minid_v1_commands_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1579,7 +1668,7 @@ func (x *AssignTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignTasks.ProtoReflect.Descriptor instead.
 func (*AssignTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AssignTasks) GetTasks() []*TaskAssignment {
@@ -1599,7 +1688,7 @@ type TaskAssignment struct {
 
 func (x *TaskAssignment) Reset() {
 	*x = TaskAssignment{}
-	mi := &file_minid_v1_commands_proto_msgTypes[20]
+	mi := &file_minid_v1_commands_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +1700,7 @@ func (x *TaskAssignment) String() string {
 func (*TaskAssignment) ProtoMessage() {}
 
 func (x *TaskAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[20]
+	mi := &file_minid_v1_commands_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +1713,7 @@ func (x *TaskAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAssignment.ProtoReflect.Descriptor instead.
 func (*TaskAssignment) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskAssignment) GetId() string {
@@ -1650,7 +1739,7 @@ type ExplainTasks struct {
 
 func (x *ExplainTasks) Reset() {
 	*x = ExplainTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[21]
+	mi := &file_minid_v1_commands_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1751,7 @@ func (x *ExplainTasks) String() string {
 func (*ExplainTasks) ProtoMessage() {}
 
 func (x *ExplainTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[21]
+	mi := &file_minid_v1_commands_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1764,7 @@ func (x *ExplainTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTasks.ProtoReflect.Descriptor instead.
 func (*ExplainTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainTasks) GetTasks() []*TaskStatusReport {
@@ -1696,7 +1785,7 @@ type ReportStatuses struct {
 
 func (x *ReportStatuses) Reset() {
 	*x = ReportStatuses{}
-	mi := &file_minid_v1_commands_proto_msgTypes[22]
+	mi := &file_minid_v1_commands_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1708,7 +1797,7 @@ func (x *ReportStatuses) String() string {
 func (*ReportStatuses) ProtoMessage() {}
 
 func (x *ReportStatuses) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[22]
+	mi := &file_minid_v1_commands_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1721,7 +1810,7 @@ func (x *ReportStatuses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatuses.ProtoReflect.Descriptor instead.
 func (*ReportStatuses) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReportStatuses) GetNodeId() string {
@@ -1748,7 +1837,7 @@ type TaskStatusReport struct {
 
 func (x *TaskStatusReport) Reset() {
 	*x = TaskStatusReport{}
-	mi := &file_minid_v1_commands_proto_msgTypes[23]
+	mi := &file_minid_v1_commands_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1849,7 @@ func (x *TaskStatusReport) String() string {
 func (*TaskStatusReport) ProtoMessage() {}
 
 func (x *TaskStatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[23]
+	mi := &file_minid_v1_commands_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1862,7 @@ func (x *TaskStatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatusReport.ProtoReflect.Descriptor instead.
 func (*TaskStatusReport) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TaskStatusReport) GetId() string {
@@ -1799,7 +1888,7 @@ type DeleteTasks struct {
 
 func (x *DeleteTasks) Reset() {
 	*x = DeleteTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[24]
+	mi := &file_minid_v1_commands_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1900,7 @@ func (x *DeleteTasks) String() string {
 func (*DeleteTasks) ProtoMessage() {}
 
 func (x *DeleteTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[24]
+	mi := &file_minid_v1_commands_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1913,7 @@ func (x *DeleteTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasks.ProtoReflect.Descriptor instead.
 func (*DeleteTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteTasks) GetIds() []string {
@@ -1844,7 +1933,7 @@ type CreateSecret struct {
 
 func (x *CreateSecret) Reset() {
 	*x = CreateSecret{}
-	mi := &file_minid_v1_commands_proto_msgTypes[25]
+	mi := &file_minid_v1_commands_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1945,7 @@ func (x *CreateSecret) String() string {
 func (*CreateSecret) ProtoMessage() {}
 
 func (x *CreateSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[25]
+	mi := &file_minid_v1_commands_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1958,7 @@ func (x *CreateSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecret.ProtoReflect.Descriptor instead.
 func (*CreateSecret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateSecret) GetId() string {
@@ -1897,7 +1986,7 @@ type UpdateSecretLabels struct {
 
 func (x *UpdateSecretLabels) Reset() {
 	*x = UpdateSecretLabels{}
-	mi := &file_minid_v1_commands_proto_msgTypes[26]
+	mi := &file_minid_v1_commands_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +1998,7 @@ func (x *UpdateSecretLabels) String() string {
 func (*UpdateSecretLabels) ProtoMessage() {}
 
 func (x *UpdateSecretLabels) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[26]
+	mi := &file_minid_v1_commands_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2011,7 @@ func (x *UpdateSecretLabels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSecretLabels.ProtoReflect.Descriptor instead.
 func (*UpdateSecretLabels) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateSecretLabels) GetId() string {
@@ -1956,7 +2045,7 @@ type RemoveSecret struct {
 
 func (x *RemoveSecret) Reset() {
 	*x = RemoveSecret{}
-	mi := &file_minid_v1_commands_proto_msgTypes[27]
+	mi := &file_minid_v1_commands_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +2057,7 @@ func (x *RemoveSecret) String() string {
 func (*RemoveSecret) ProtoMessage() {}
 
 func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[27]
+	mi := &file_minid_v1_commands_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +2070,7 @@ func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecret.ProtoReflect.Descriptor instead.
 func (*RemoveSecret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveSecret) GetId() string {
@@ -2001,7 +2090,7 @@ type CreateConfig struct {
 
 func (x *CreateConfig) Reset() {
 	*x = CreateConfig{}
-	mi := &file_minid_v1_commands_proto_msgTypes[28]
+	mi := &file_minid_v1_commands_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2102,7 @@ func (x *CreateConfig) String() string {
 func (*CreateConfig) ProtoMessage() {}
 
 func (x *CreateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[28]
+	mi := &file_minid_v1_commands_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2115,7 @@ func (x *CreateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateConfig.ProtoReflect.Descriptor instead.
 func (*CreateConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateConfig) GetId() string {
@@ -2054,7 +2143,7 @@ type UpdateConfigLabels struct {
 
 func (x *UpdateConfigLabels) Reset() {
 	*x = UpdateConfigLabels{}
-	mi := &file_minid_v1_commands_proto_msgTypes[29]
+	mi := &file_minid_v1_commands_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2155,7 @@ func (x *UpdateConfigLabels) String() string {
 func (*UpdateConfigLabels) ProtoMessage() {}
 
 func (x *UpdateConfigLabels) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[29]
+	mi := &file_minid_v1_commands_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2168,7 @@ func (x *UpdateConfigLabels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfigLabels.ProtoReflect.Descriptor instead.
 func (*UpdateConfigLabels) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateConfigLabels) GetId() string {
@@ -2112,7 +2201,7 @@ type RemoveConfig struct {
 
 func (x *RemoveConfig) Reset() {
 	*x = RemoveConfig{}
-	mi := &file_minid_v1_commands_proto_msgTypes[30]
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2213,7 @@ func (x *RemoveConfig) String() string {
 func (*RemoveConfig) ProtoMessage() {}
 
 func (x *RemoveConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[30]
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2226,7 @@ func (x *RemoveConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveConfig.ProtoReflect.Descriptor instead.
 func (*RemoveConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveConfig) GetId() string {
@@ -2159,7 +2248,7 @@ type CreateNetwork struct {
 
 func (x *CreateNetwork) Reset() {
 	*x = CreateNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2260,7 @@ func (x *CreateNetwork) String() string {
 func (*CreateNetwork) ProtoMessage() {}
 
 func (x *CreateNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2273,7 @@ func (x *CreateNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetwork.ProtoReflect.Descriptor instead.
 func (*CreateNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateNetwork) GetId() string {
@@ -2212,7 +2301,7 @@ type RemoveNetwork struct {
 
 func (x *RemoveNetwork) Reset() {
 	*x = RemoveNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2313,7 @@ func (x *RemoveNetwork) String() string {
 func (*RemoveNetwork) ProtoMessage() {}
 
 func (x *RemoveNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2326,7 @@ func (x *RemoveNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetwork.ProtoReflect.Descriptor instead.
 func (*RemoveNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{32}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveNetwork) GetId() string {
@@ -2258,7 +2347,7 @@ type AllocateNetwork struct {
 
 func (x *AllocateNetwork) Reset() {
 	*x = AllocateNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2359,7 @@ func (x *AllocateNetwork) String() string {
 func (*AllocateNetwork) ProtoMessage() {}
 
 func (x *AllocateNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2372,7 @@ func (x *AllocateNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateNetwork.ProtoReflect.Descriptor instead.
 func (*AllocateNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{33}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AllocateNetwork) GetId() string {
@@ -2313,7 +2402,7 @@ type AllocateService struct {
 
 func (x *AllocateService) Reset() {
 	*x = AllocateService{}
-	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2414,7 @@ func (x *AllocateService) String() string {
 func (*AllocateService) ProtoMessage() {}
 
 func (x *AllocateService) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2427,7 @@ func (x *AllocateService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateService.ProtoReflect.Descriptor instead.
 func (*AllocateService) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{34}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AllocateService) GetId() string {
@@ -2373,7 +2462,7 @@ type AllocateTasks struct {
 
 func (x *AllocateTasks) Reset() {
 	*x = AllocateTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2474,7 @@ func (x *AllocateTasks) String() string {
 func (*AllocateTasks) ProtoMessage() {}
 
 func (x *AllocateTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2487,7 @@ func (x *AllocateTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateTasks.ProtoReflect.Descriptor instead.
 func (*AllocateTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{35}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AllocateTasks) GetTasks() []*TaskAllocation {
@@ -2420,7 +2509,7 @@ type TaskAllocation struct {
 
 func (x *TaskAllocation) Reset() {
 	*x = TaskAllocation{}
-	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2521,7 @@ func (x *TaskAllocation) String() string {
 func (*TaskAllocation) ProtoMessage() {}
 
 func (x *TaskAllocation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2534,7 @@ func (x *TaskAllocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAllocation.ProtoReflect.Descriptor instead.
 func (*TaskAllocation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{36}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TaskAllocation) GetId() string {
@@ -2480,7 +2569,7 @@ type AllocateNode struct {
 
 func (x *AllocateNode) Reset() {
 	*x = AllocateNode{}
-	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2581,7 @@ func (x *AllocateNode) String() string {
 func (*AllocateNode) ProtoMessage() {}
 
 func (x *AllocateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2594,7 @@ func (x *AllocateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateNode.ProtoReflect.Descriptor instead.
 func (*AllocateNode) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{37}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AllocateNode) GetId() string {
@@ -2531,7 +2620,7 @@ type SetNetworkKeys struct {
 
 func (x *SetNetworkKeys) Reset() {
 	*x = SetNetworkKeys{}
-	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2632,7 @@ func (x *SetNetworkKeys) String() string {
 func (*SetNetworkKeys) ProtoMessage() {}
 
 func (x *SetNetworkKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2645,7 @@ func (x *SetNetworkKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkKeys.ProtoReflect.Descriptor instead.
 func (*SetNetworkKeys) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{38}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetNetworkKeys) GetKeys() []*NetworkKey {
@@ -2577,7 +2666,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_minid_v1_commands_proto_msgTypes[39]
+	mi := &file_minid_v1_commands_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2678,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[39]
+	mi := &file_minid_v1_commands_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2691,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{39}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Snapshot) GetIndex() uint64 {
@@ -2626,7 +2715,7 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x17minid/v1/commands.proto\x12\bminid.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16minid/v1/objects.proto\x1a\x14minid/v1/specs.proto\"b\n" +
 	"\x05Entry\x12-\n" +
 	"\bcommands\x18\x01 \x03(\v2\x11.minid.v1.CommandR\bcommands\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xa3\x11\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xeb\x11\n" +
 	"\aCommand\x12@\n" +
 	"\x0ecreate_cluster\x18\x01 \x01(\v2\x17.minid.v1.CreateClusterH\x00R\rcreateCluster\x12M\n" +
 	"\x13update_cluster_spec\x18\x02 \x01(\v2\x1b.minid.v1.UpdateClusterSpecH\x00R\x11updateClusterSpec\x12A\n" +
@@ -2645,7 +2734,8 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x13update_service_spec\x18\x15 \x01(\v2\x1b.minid.v1.UpdateServiceSpecH\x00R\x11updateServiceSpec\x12@\n" +
 	"\x0eremove_service\x18\x16 \x01(\v2\x17.minid.v1.RemoveServiceH\x00R\rremoveService\x12G\n" +
 	"\x11set_update_status\x18\x17 \x01(\v2\x19.minid.v1.SetUpdateStatusH\x00R\x0fsetUpdateStatus\x12@\n" +
-	"\x0edelete_service\x18\x18 \x01(\v2\x17.minid.v1.DeleteServiceH\x00R\rdeleteService\x12:\n" +
+	"\x0edelete_service\x18\x18 \x01(\v2\x17.minid.v1.DeleteServiceH\x00R\rdeleteService\x12F\n" +
+	"\x10rollback_service\x18\x19 \x01(\v2\x19.minid.v1.RollbackServiceH\x00R\x0frollbackService\x12:\n" +
 	"\fcreate_tasks\x18\x1e \x01(\v2\x15.minid.v1.CreateTasksH\x00R\vcreateTasks\x127\n" +
 	"\vset_desired\x18\x1f \x01(\v2\x14.minid.v1.SetDesiredH\x00R\n" +
 	"setDesired\x12:\n" +
@@ -2712,7 +2802,13 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.minid.v1.UpdateStatusR\x06status\"\x1f\n" +
 	"\rDeleteService\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"3\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
+	"\x0fRollbackService\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\x02 \x01(\x04R\tifVersion\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
 	"\vCreateTasks\x12$\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x0e.minid.v1.TaskR\x05tasks\"9\n" +
 	"\n" +
@@ -2805,7 +2901,7 @@ func file_minid_v1_commands_proto_rawDescGZIP() []byte {
 	return file_minid_v1_commands_proto_rawDescData
 }
 
-var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_minid_v1_commands_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: minid.v1.Entry
 	(*Command)(nil),               // 1: minid.v1.Command
@@ -2823,58 +2919,59 @@ var file_minid_v1_commands_proto_goTypes = []any{
 	(*RemoveService)(nil),         // 13: minid.v1.RemoveService
 	(*SetUpdateStatus)(nil),       // 14: minid.v1.SetUpdateStatus
 	(*DeleteService)(nil),         // 15: minid.v1.DeleteService
-	(*CreateTasks)(nil),           // 16: minid.v1.CreateTasks
-	(*SetDesired)(nil),            // 17: minid.v1.SetDesired
-	(*TaskDesired)(nil),           // 18: minid.v1.TaskDesired
-	(*AssignTasks)(nil),           // 19: minid.v1.AssignTasks
-	(*TaskAssignment)(nil),        // 20: minid.v1.TaskAssignment
-	(*ExplainTasks)(nil),          // 21: minid.v1.ExplainTasks
-	(*ReportStatuses)(nil),        // 22: minid.v1.ReportStatuses
-	(*TaskStatusReport)(nil),      // 23: minid.v1.TaskStatusReport
-	(*DeleteTasks)(nil),           // 24: minid.v1.DeleteTasks
-	(*CreateSecret)(nil),          // 25: minid.v1.CreateSecret
-	(*UpdateSecretLabels)(nil),    // 26: minid.v1.UpdateSecretLabels
-	(*RemoveSecret)(nil),          // 27: minid.v1.RemoveSecret
-	(*CreateConfig)(nil),          // 28: minid.v1.CreateConfig
-	(*UpdateConfigLabels)(nil),    // 29: minid.v1.UpdateConfigLabels
-	(*RemoveConfig)(nil),          // 30: minid.v1.RemoveConfig
-	(*CreateNetwork)(nil),         // 31: minid.v1.CreateNetwork
-	(*RemoveNetwork)(nil),         // 32: minid.v1.RemoveNetwork
-	(*AllocateNetwork)(nil),       // 33: minid.v1.AllocateNetwork
-	(*AllocateService)(nil),       // 34: minid.v1.AllocateService
-	(*AllocateTasks)(nil),         // 35: minid.v1.AllocateTasks
-	(*TaskAllocation)(nil),        // 36: minid.v1.TaskAllocation
-	(*AllocateNode)(nil),          // 37: minid.v1.AllocateNode
-	(*SetNetworkKeys)(nil),        // 38: minid.v1.SetNetworkKeys
-	(*Snapshot)(nil),              // 39: minid.v1.Snapshot
-	nil,                           // 40: minid.v1.UpdateSecretLabels.LabelsEntry
-	nil,                           // 41: minid.v1.UpdateConfigLabels.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 43: minid.v1.Cluster
-	(*ClusterSpec)(nil),           // 44: minid.v1.ClusterSpec
-	(*JoinTokens)(nil),            // 45: minid.v1.JoinTokens
-	(*Node)(nil),                  // 46: minid.v1.Node
-	(*NodeSpec)(nil),              // 47: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 48: minid.v1.NodeRole
-	(*NodeStatus)(nil),            // 49: minid.v1.NodeStatus
-	(*NodeDescription)(nil),       // 50: minid.v1.NodeDescription
-	(*ServiceSpec)(nil),           // 51: minid.v1.ServiceSpec
-	(*UpdateStatus)(nil),          // 52: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 53: minid.v1.Task
-	(TaskState)(0),                // 54: minid.v1.TaskState
-	(*TaskStatus)(nil),            // 55: minid.v1.TaskStatus
-	(*SecretSpec)(nil),            // 56: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 57: minid.v1.ConfigSpec
-	(*NetworkSpec)(nil),           // 58: minid.v1.NetworkSpec
-	(*NetworkAllocation)(nil),     // 59: minid.v1.NetworkAllocation
-	(*Endpoint)(nil),              // 60: minid.v1.Endpoint
-	(*TaskAddress)(nil),           // 61: minid.v1.TaskAddress
-	(*NetworkKey)(nil),            // 62: minid.v1.NetworkKey
-	(*Object)(nil),                // 63: minid.v1.Object
+	(*RollbackService)(nil),       // 16: minid.v1.RollbackService
+	(*CreateTasks)(nil),           // 17: minid.v1.CreateTasks
+	(*SetDesired)(nil),            // 18: minid.v1.SetDesired
+	(*TaskDesired)(nil),           // 19: minid.v1.TaskDesired
+	(*AssignTasks)(nil),           // 20: minid.v1.AssignTasks
+	(*TaskAssignment)(nil),        // 21: minid.v1.TaskAssignment
+	(*ExplainTasks)(nil),          // 22: minid.v1.ExplainTasks
+	(*ReportStatuses)(nil),        // 23: minid.v1.ReportStatuses
+	(*TaskStatusReport)(nil),      // 24: minid.v1.TaskStatusReport
+	(*DeleteTasks)(nil),           // 25: minid.v1.DeleteTasks
+	(*CreateSecret)(nil),          // 26: minid.v1.CreateSecret
+	(*UpdateSecretLabels)(nil),    // 27: minid.v1.UpdateSecretLabels
+	(*RemoveSecret)(nil),          // 28: minid.v1.RemoveSecret
+	(*CreateConfig)(nil),          // 29: minid.v1.CreateConfig
+	(*UpdateConfigLabels)(nil),    // 30: minid.v1.UpdateConfigLabels
+	(*RemoveConfig)(nil),          // 31: minid.v1.RemoveConfig
+	(*CreateNetwork)(nil),         // 32: minid.v1.CreateNetwork
+	(*RemoveNetwork)(nil),         // 33: minid.v1.RemoveNetwork
+	(*AllocateNetwork)(nil),       // 34: minid.v1.AllocateNetwork
+	(*AllocateService)(nil),       // 35: minid.v1.AllocateService
+	(*AllocateTasks)(nil),         // 36: minid.v1.AllocateTasks
+	(*TaskAllocation)(nil),        // 37: minid.v1.TaskAllocation
+	(*AllocateNode)(nil),          // 38: minid.v1.AllocateNode
+	(*SetNetworkKeys)(nil),        // 39: minid.v1.SetNetworkKeys
+	(*Snapshot)(nil),              // 40: minid.v1.Snapshot
+	nil,                           // 41: minid.v1.UpdateSecretLabels.LabelsEntry
+	nil,                           // 42: minid.v1.UpdateConfigLabels.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 44: minid.v1.Cluster
+	(*ClusterSpec)(nil),           // 45: minid.v1.ClusterSpec
+	(*JoinTokens)(nil),            // 46: minid.v1.JoinTokens
+	(*Node)(nil),                  // 47: minid.v1.Node
+	(*NodeSpec)(nil),              // 48: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 49: minid.v1.NodeRole
+	(*NodeStatus)(nil),            // 50: minid.v1.NodeStatus
+	(*NodeDescription)(nil),       // 51: minid.v1.NodeDescription
+	(*ServiceSpec)(nil),           // 52: minid.v1.ServiceSpec
+	(*UpdateStatus)(nil),          // 53: minid.v1.UpdateStatus
+	(*Task)(nil),                  // 54: minid.v1.Task
+	(TaskState)(0),                // 55: minid.v1.TaskState
+	(*TaskStatus)(nil),            // 56: minid.v1.TaskStatus
+	(*SecretSpec)(nil),            // 57: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 58: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 59: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 60: minid.v1.NetworkAllocation
+	(*Endpoint)(nil),              // 61: minid.v1.Endpoint
+	(*TaskAddress)(nil),           // 62: minid.v1.TaskAddress
+	(*NetworkKey)(nil),            // 63: minid.v1.NetworkKey
+	(*Object)(nil),                // 64: minid.v1.Object
 }
 var file_minid_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: minid.v1.Entry.commands:type_name -> minid.v1.Command
-	42, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
+	43, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
 	2,  // 2: minid.v1.Command.create_cluster:type_name -> minid.v1.CreateCluster
 	3,  // 3: minid.v1.Command.update_cluster_spec:type_name -> minid.v1.UpdateClusterSpec
 	4,  // 4: minid.v1.Command.set_join_tokens:type_name -> minid.v1.SetJoinTokens
@@ -2889,59 +2986,60 @@ var file_minid_v1_commands_proto_depIdxs = []int32{
 	13, // 13: minid.v1.Command.remove_service:type_name -> minid.v1.RemoveService
 	14, // 14: minid.v1.Command.set_update_status:type_name -> minid.v1.SetUpdateStatus
 	15, // 15: minid.v1.Command.delete_service:type_name -> minid.v1.DeleteService
-	16, // 16: minid.v1.Command.create_tasks:type_name -> minid.v1.CreateTasks
-	17, // 17: minid.v1.Command.set_desired:type_name -> minid.v1.SetDesired
-	19, // 18: minid.v1.Command.assign_tasks:type_name -> minid.v1.AssignTasks
-	21, // 19: minid.v1.Command.explain_tasks:type_name -> minid.v1.ExplainTasks
-	22, // 20: minid.v1.Command.report_statuses:type_name -> minid.v1.ReportStatuses
-	24, // 21: minid.v1.Command.delete_tasks:type_name -> minid.v1.DeleteTasks
-	25, // 22: minid.v1.Command.create_secret:type_name -> minid.v1.CreateSecret
-	26, // 23: minid.v1.Command.update_secret_labels:type_name -> minid.v1.UpdateSecretLabels
-	27, // 24: minid.v1.Command.remove_secret:type_name -> minid.v1.RemoveSecret
-	28, // 25: minid.v1.Command.create_config:type_name -> minid.v1.CreateConfig
-	29, // 26: minid.v1.Command.update_config_labels:type_name -> minid.v1.UpdateConfigLabels
-	30, // 27: minid.v1.Command.remove_config:type_name -> minid.v1.RemoveConfig
-	31, // 28: minid.v1.Command.create_network:type_name -> minid.v1.CreateNetwork
-	32, // 29: minid.v1.Command.remove_network:type_name -> minid.v1.RemoveNetwork
-	33, // 30: minid.v1.Command.allocate_network:type_name -> minid.v1.AllocateNetwork
-	34, // 31: minid.v1.Command.allocate_service:type_name -> minid.v1.AllocateService
-	35, // 32: minid.v1.Command.allocate_tasks:type_name -> minid.v1.AllocateTasks
-	37, // 33: minid.v1.Command.allocate_node:type_name -> minid.v1.AllocateNode
-	38, // 34: minid.v1.Command.set_network_keys:type_name -> minid.v1.SetNetworkKeys
-	43, // 35: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
-	44, // 36: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
-	45, // 37: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
-	46, // 38: minid.v1.CreateNode.node:type_name -> minid.v1.Node
-	47, // 39: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
-	48, // 40: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
-	49, // 41: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
-	50, // 42: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
-	51, // 43: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
-	51, // 44: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
-	52, // 45: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
-	53, // 46: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
-	18, // 47: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
-	54, // 48: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
-	20, // 49: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
-	23, // 50: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
-	23, // 51: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
-	55, // 52: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
-	56, // 53: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
-	40, // 54: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
-	57, // 55: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
-	41, // 56: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
-	58, // 57: minid.v1.CreateNetwork.spec:type_name -> minid.v1.NetworkSpec
-	59, // 58: minid.v1.AllocateNetwork.allocation:type_name -> minid.v1.NetworkAllocation
-	60, // 59: minid.v1.AllocateService.endpoint:type_name -> minid.v1.Endpoint
-	36, // 60: minid.v1.AllocateTasks.tasks:type_name -> minid.v1.TaskAllocation
-	61, // 61: minid.v1.TaskAllocation.addresses:type_name -> minid.v1.TaskAddress
-	62, // 62: minid.v1.SetNetworkKeys.keys:type_name -> minid.v1.NetworkKey
-	63, // 63: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
-	64, // [64:64] is the sub-list for method output_type
-	64, // [64:64] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	16, // 16: minid.v1.Command.rollback_service:type_name -> minid.v1.RollbackService
+	17, // 17: minid.v1.Command.create_tasks:type_name -> minid.v1.CreateTasks
+	18, // 18: minid.v1.Command.set_desired:type_name -> minid.v1.SetDesired
+	20, // 19: minid.v1.Command.assign_tasks:type_name -> minid.v1.AssignTasks
+	22, // 20: minid.v1.Command.explain_tasks:type_name -> minid.v1.ExplainTasks
+	23, // 21: minid.v1.Command.report_statuses:type_name -> minid.v1.ReportStatuses
+	25, // 22: minid.v1.Command.delete_tasks:type_name -> minid.v1.DeleteTasks
+	26, // 23: minid.v1.Command.create_secret:type_name -> minid.v1.CreateSecret
+	27, // 24: minid.v1.Command.update_secret_labels:type_name -> minid.v1.UpdateSecretLabels
+	28, // 25: minid.v1.Command.remove_secret:type_name -> minid.v1.RemoveSecret
+	29, // 26: minid.v1.Command.create_config:type_name -> minid.v1.CreateConfig
+	30, // 27: minid.v1.Command.update_config_labels:type_name -> minid.v1.UpdateConfigLabels
+	31, // 28: minid.v1.Command.remove_config:type_name -> minid.v1.RemoveConfig
+	32, // 29: minid.v1.Command.create_network:type_name -> minid.v1.CreateNetwork
+	33, // 30: minid.v1.Command.remove_network:type_name -> minid.v1.RemoveNetwork
+	34, // 31: minid.v1.Command.allocate_network:type_name -> minid.v1.AllocateNetwork
+	35, // 32: minid.v1.Command.allocate_service:type_name -> minid.v1.AllocateService
+	36, // 33: minid.v1.Command.allocate_tasks:type_name -> minid.v1.AllocateTasks
+	38, // 34: minid.v1.Command.allocate_node:type_name -> minid.v1.AllocateNode
+	39, // 35: minid.v1.Command.set_network_keys:type_name -> minid.v1.SetNetworkKeys
+	44, // 36: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
+	45, // 37: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
+	46, // 38: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
+	47, // 39: minid.v1.CreateNode.node:type_name -> minid.v1.Node
+	48, // 40: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
+	49, // 41: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
+	50, // 42: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
+	51, // 43: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
+	52, // 44: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
+	52, // 45: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
+	53, // 46: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
+	54, // 47: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
+	19, // 48: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
+	55, // 49: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
+	21, // 50: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
+	24, // 51: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
+	24, // 52: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
+	56, // 53: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
+	57, // 54: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
+	41, // 55: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
+	58, // 56: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
+	42, // 57: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
+	59, // 58: minid.v1.CreateNetwork.spec:type_name -> minid.v1.NetworkSpec
+	60, // 59: minid.v1.AllocateNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	61, // 60: minid.v1.AllocateService.endpoint:type_name -> minid.v1.Endpoint
+	37, // 61: minid.v1.AllocateTasks.tasks:type_name -> minid.v1.TaskAllocation
+	62, // 62: minid.v1.TaskAllocation.addresses:type_name -> minid.v1.TaskAddress
+	63, // 63: minid.v1.SetNetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	64, // 64: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_commands_proto_init() }
@@ -2966,6 +3064,7 @@ func file_minid_v1_commands_proto_init() {
 		(*Command_RemoveService)(nil),
 		(*Command_SetUpdateStatus)(nil),
 		(*Command_DeleteService)(nil),
+		(*Command_RollbackService)(nil),
 		(*Command_CreateTasks)(nil),
 		(*Command_SetDesired)(nil),
 		(*Command_AssignTasks)(nil),
@@ -2992,7 +3091,7 @@ func file_minid_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_commands_proto_rawDesc), len(file_minid_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -196,7 +196,7 @@ func (x ProbeResult_Probe) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProbeResult_Probe.Descriptor instead.
 func (ProbeResult_Probe) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{34, 0}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{35, 0}
 }
 
 type WatchEvent_Action int32
@@ -250,7 +250,7 @@ func (x WatchEvent_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchEvent_Action.Descriptor instead.
 func (WatchEvent_Action) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{36, 0}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type GetClusterRequest struct {
@@ -988,6 +988,67 @@ func (x *UpdateServiceResponse) GetWarnings() []string {
 	return nil
 }
 
+// to 0 is the version before the present one.
+type RollbackServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	IfVersion     uint64                 `protobuf:"varint,2,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
+	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackServiceRequest) Reset() {
+	*x = RollbackServiceRequest{}
+	mi := &file_minid_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackServiceRequest) ProtoMessage() {}
+
+func (x *RollbackServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackServiceRequest.ProtoReflect.Descriptor instead.
+func (*RollbackServiceRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RollbackServiceRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *RollbackServiceRequest) GetIfVersion() uint64 {
+	if x != nil {
+		return x.IfVersion
+	}
+	return 0
+}
+
+func (x *RollbackServiceRequest) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
 type ListServicesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
@@ -997,7 +1058,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[15]
+	mi := &file_minid_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1070,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[15]
+	mi := &file_minid_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1083,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -1044,7 +1105,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[16]
+	mi := &file_minid_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1117,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[16]
+	mi := &file_minid_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1130,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTasksRequest) GetServices() []string {
@@ -1102,7 +1163,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[17]
+	mi := &file_minid_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1175,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[17]
+	mi := &file_minid_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1188,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1152,7 +1213,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_minid_v1_control_proto_msgTypes[18]
+	mi := &file_minid_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1225,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[18]
+	mi := &file_minid_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1238,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Explanation) GetTask() *Task {
@@ -1228,7 +1289,7 @@ type NodeVerdict struct {
 
 func (x *NodeVerdict) Reset() {
 	*x = NodeVerdict{}
-	mi := &file_minid_v1_control_proto_msgTypes[19]
+	mi := &file_minid_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1301,7 @@ func (x *NodeVerdict) String() string {
 func (*NodeVerdict) ProtoMessage() {}
 
 func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[19]
+	mi := &file_minid_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1314,7 @@ func (x *NodeVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeVerdict.ProtoReflect.Descriptor instead.
 func (*NodeVerdict) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeVerdict) GetNodeId() string {
@@ -1328,7 +1389,7 @@ type CreateSecretRequest struct {
 
 func (x *CreateSecretRequest) Reset() {
 	*x = CreateSecretRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[20]
+	mi := &file_minid_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1401,7 @@ func (x *CreateSecretRequest) String() string {
 func (*CreateSecretRequest) ProtoMessage() {}
 
 func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[20]
+	mi := &file_minid_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1414,7 @@ func (x *CreateSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecretRequest.ProtoReflect.Descriptor instead.
 func (*CreateSecretRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateSecretRequest) GetSpec() *SecretSpec {
@@ -1372,7 +1433,7 @@ type ListSecretsResponse struct {
 
 func (x *ListSecretsResponse) Reset() {
 	*x = ListSecretsResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[21]
+	mi := &file_minid_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1445,7 @@ func (x *ListSecretsResponse) String() string {
 func (*ListSecretsResponse) ProtoMessage() {}
 
 func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[21]
+	mi := &file_minid_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1458,7 @@ func (x *ListSecretsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSecretsResponse.ProtoReflect.Descriptor instead.
 func (*ListSecretsResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListSecretsResponse) GetSecrets() []*Secret {
@@ -1416,7 +1477,7 @@ type CreateConfigRequest struct {
 
 func (x *CreateConfigRequest) Reset() {
 	*x = CreateConfigRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[22]
+	mi := &file_minid_v1_control_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1428,7 +1489,7 @@ func (x *CreateConfigRequest) String() string {
 func (*CreateConfigRequest) ProtoMessage() {}
 
 func (x *CreateConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[22]
+	mi := &file_minid_v1_control_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1441,7 +1502,7 @@ func (x *CreateConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateConfigRequest.ProtoReflect.Descriptor instead.
 func (*CreateConfigRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateConfigRequest) GetSpec() *ConfigSpec {
@@ -1460,7 +1521,7 @@ type ListConfigsResponse struct {
 
 func (x *ListConfigsResponse) Reset() {
 	*x = ListConfigsResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[23]
+	mi := &file_minid_v1_control_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1472,7 +1533,7 @@ func (x *ListConfigsResponse) String() string {
 func (*ListConfigsResponse) ProtoMessage() {}
 
 func (x *ListConfigsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[23]
+	mi := &file_minid_v1_control_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1485,7 +1546,7 @@ func (x *ListConfigsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConfigsResponse.ProtoReflect.Descriptor instead.
 func (*ListConfigsResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListConfigsResponse) GetConfigs() []*Config {
@@ -1506,7 +1567,7 @@ type UpdateLabelsRequest struct {
 
 func (x *UpdateLabelsRequest) Reset() {
 	*x = UpdateLabelsRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[24]
+	mi := &file_minid_v1_control_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1579,7 @@ func (x *UpdateLabelsRequest) String() string {
 func (*UpdateLabelsRequest) ProtoMessage() {}
 
 func (x *UpdateLabelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[24]
+	mi := &file_minid_v1_control_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1592,7 @@ func (x *UpdateLabelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateLabelsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateLabelsRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateLabelsRequest) GetRef() string {
@@ -1564,7 +1625,7 @@ type CreateNetworkRequest struct {
 
 func (x *CreateNetworkRequest) Reset() {
 	*x = CreateNetworkRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[25]
+	mi := &file_minid_v1_control_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1637,7 @@ func (x *CreateNetworkRequest) String() string {
 func (*CreateNetworkRequest) ProtoMessage() {}
 
 func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[25]
+	mi := &file_minid_v1_control_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1650,7 @@ func (x *CreateNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetworkRequest.ProtoReflect.Descriptor instead.
 func (*CreateNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateNetworkRequest) GetSpec() *NetworkSpec {
@@ -1609,7 +1670,7 @@ type CreateNetworkResponse struct {
 
 func (x *CreateNetworkResponse) Reset() {
 	*x = CreateNetworkResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[26]
+	mi := &file_minid_v1_control_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1682,7 @@ func (x *CreateNetworkResponse) String() string {
 func (*CreateNetworkResponse) ProtoMessage() {}
 
 func (x *CreateNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[26]
+	mi := &file_minid_v1_control_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1695,7 @@ func (x *CreateNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetworkResponse.ProtoReflect.Descriptor instead.
 func (*CreateNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateNetworkResponse) GetNetwork() *Network {
@@ -1660,7 +1721,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[27]
+	mi := &file_minid_v1_control_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1733,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[27]
+	mi := &file_minid_v1_control_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1746,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*Network {
@@ -1704,7 +1765,7 @@ type PruneNetworksResponse struct {
 
 func (x *PruneNetworksResponse) Reset() {
 	*x = PruneNetworksResponse{}
-	mi := &file_minid_v1_control_proto_msgTypes[28]
+	mi := &file_minid_v1_control_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1777,7 @@ func (x *PruneNetworksResponse) String() string {
 func (*PruneNetworksResponse) ProtoMessage() {}
 
 func (x *PruneNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[28]
+	mi := &file_minid_v1_control_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1790,7 @@ func (x *PruneNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PruneNetworksResponse.ProtoReflect.Descriptor instead.
 func (*PruneNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PruneNetworksResponse) GetRemoved() []*Network {
@@ -1751,7 +1812,7 @@ type NetworkDetail struct {
 
 func (x *NetworkDetail) Reset() {
 	*x = NetworkDetail{}
-	mi := &file_minid_v1_control_proto_msgTypes[29]
+	mi := &file_minid_v1_control_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +1824,7 @@ func (x *NetworkDetail) String() string {
 func (*NetworkDetail) ProtoMessage() {}
 
 func (x *NetworkDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[29]
+	mi := &file_minid_v1_control_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +1837,7 @@ func (x *NetworkDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkDetail.ProtoReflect.Descriptor instead.
 func (*NetworkDetail) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NetworkDetail) GetNetwork() *Network {
@@ -1814,7 +1875,7 @@ type NetworkMember struct {
 
 func (x *NetworkMember) Reset() {
 	*x = NetworkMember{}
-	mi := &file_minid_v1_control_proto_msgTypes[30]
+	mi := &file_minid_v1_control_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1826,7 +1887,7 @@ func (x *NetworkMember) String() string {
 func (*NetworkMember) ProtoMessage() {}
 
 func (x *NetworkMember) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[30]
+	mi := &file_minid_v1_control_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1839,7 +1900,7 @@ func (x *NetworkMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkMember.ProtoReflect.Descriptor instead.
 func (*NetworkMember) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NetworkMember) GetServiceId() string {
@@ -1899,7 +1960,7 @@ type NetworkTask struct {
 
 func (x *NetworkTask) Reset() {
 	*x = NetworkTask{}
-	mi := &file_minid_v1_control_proto_msgTypes[31]
+	mi := &file_minid_v1_control_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +1972,7 @@ func (x *NetworkTask) String() string {
 func (*NetworkTask) ProtoMessage() {}
 
 func (x *NetworkTask) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[31]
+	mi := &file_minid_v1_control_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +1985,7 @@ func (x *NetworkTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkTask.ProtoReflect.Descriptor instead.
 func (*NetworkTask) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NetworkTask) GetId() string {
@@ -1981,7 +2042,7 @@ type NetworkNode struct {
 
 func (x *NetworkNode) Reset() {
 	*x = NetworkNode{}
-	mi := &file_minid_v1_control_proto_msgTypes[32]
+	mi := &file_minid_v1_control_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2054,7 @@ func (x *NetworkNode) String() string {
 func (*NetworkNode) ProtoMessage() {}
 
 func (x *NetworkNode) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[32]
+	mi := &file_minid_v1_control_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2067,7 @@ func (x *NetworkNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkNode.ProtoReflect.Descriptor instead.
 func (*NetworkNode) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{32}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NetworkNode) GetId() string {
@@ -2047,7 +2108,7 @@ type CheckNetworkRequest struct {
 
 func (x *CheckNetworkRequest) Reset() {
 	*x = CheckNetworkRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[33]
+	mi := &file_minid_v1_control_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2120,7 @@ func (x *CheckNetworkRequest) String() string {
 func (*CheckNetworkRequest) ProtoMessage() {}
 
 func (x *CheckNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[33]
+	mi := &file_minid_v1_control_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2133,7 @@ func (x *CheckNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckNetworkRequest.ProtoReflect.Descriptor instead.
 func (*CheckNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{33}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CheckNetworkRequest) GetNodes() []string {
@@ -2101,7 +2162,7 @@ type ProbeResult struct {
 
 func (x *ProbeResult) Reset() {
 	*x = ProbeResult{}
-	mi := &file_minid_v1_control_proto_msgTypes[34]
+	mi := &file_minid_v1_control_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2174,7 @@ func (x *ProbeResult) String() string {
 func (*ProbeResult) ProtoMessage() {}
 
 func (x *ProbeResult) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[34]
+	mi := &file_minid_v1_control_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2187,7 @@ func (x *ProbeResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeResult.ProtoReflect.Descriptor instead.
 func (*ProbeResult) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{34}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProbeResult) GetProbe() ProbeResult_Probe {
@@ -2198,7 +2259,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[35]
+	mi := &file_minid_v1_control_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2210,7 +2271,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[35]
+	mi := &file_minid_v1_control_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2223,7 +2284,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{35}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchRequest) GetKinds() []Kind {
@@ -2258,7 +2319,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_minid_v1_control_proto_msgTypes[36]
+	mi := &file_minid_v1_control_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2331,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[36]
+	mi := &file_minid_v1_control_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2344,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{36}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchEvent) GetAction() WatchEvent_Action {
@@ -2321,7 +2382,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[37]
+	mi := &file_minid_v1_control_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2394,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[37]
+	mi := &file_minid_v1_control_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2407,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{37}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogsRequest) GetRef() string {
@@ -2395,7 +2456,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_minid_v1_control_proto_msgTypes[38]
+	mi := &file_minid_v1_control_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2468,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[38]
+	mi := &file_minid_v1_control_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2481,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LogLine) GetAt() *timestamppb.Timestamp {
@@ -2495,7 +2556,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_minid_v1_control_proto_msgTypes[39]
+	mi := &file_minid_v1_control_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2568,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[39]
+	mi := &file_minid_v1_control_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2581,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExecInput) GetKind() isExecInput_Kind {
@@ -2627,7 +2688,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_minid_v1_control_proto_msgTypes[40]
+	mi := &file_minid_v1_control_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2639,7 +2700,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[40]
+	mi := &file_minid_v1_control_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2652,7 +2713,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExecStart) GetRef() string {
@@ -2721,7 +2782,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_minid_v1_control_proto_msgTypes[41]
+	mi := &file_minid_v1_control_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2794,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[41]
+	mi := &file_minid_v1_control_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2807,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WindowSize) GetWidth() uint32 {
@@ -2777,7 +2838,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_minid_v1_control_proto_msgTypes[42]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2850,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[42]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2863,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExecOutput) GetKind() isExecOutput_Kind {
@@ -2873,7 +2934,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_minid_v1_control_proto_msgTypes[43]
+	mi := &file_minid_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2885,7 +2946,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[43]
+	mi := &file_minid_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2898,7 +2959,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -2962,7 +3023,12 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\x04spec\x18\x03 \x01(\v2\x15.minid.v1.ServiceSpecR\x04spec\"`\n" +
 	"\x15UpdateServiceResponse\x12+\n" +
 	"\aservice\x18\x01 \x01(\v2\x11.minid.v1.ServiceR\aservice\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"E\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"Y\n" +
+	"\x16RollbackServiceRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\x02 \x01(\x04R\tifVersion\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\"E\n" +
 	"\x14ListServicesResponse\x12-\n" +
 	"\bservices\x18\x01 \x03(\v2\x11.minid.v1.ServiceR\bservices\"p\n" +
 	"\x10ListTasksRequest\x12\x1a\n" +
@@ -3128,7 +3194,7 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xea\x11\n" +
+	"\rSTREAM_STDERR\x10\x022\xc0\x12\n" +
 	"\aControl\x12<\n" +
 	"\n" +
 	"GetCluster\x12\x1b.minid.v1.GetClusterRequest\x1a\x11.minid.v1.Cluster\x12B\n" +
@@ -3145,7 +3211,8 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"GetService\x12\x14.minid.v1.GetRequest\x1a\x11.minid.v1.Service\x12P\n" +
 	"\rUpdateService\x12\x1e.minid.v1.UpdateServiceRequest\x1a\x1f.minid.v1.UpdateServiceResponse\x12B\n" +
-	"\rRemoveService\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12D\n" +
+	"\rRemoveService\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12T\n" +
+	"\x0fRollbackService\x12 .minid.v1.RollbackServiceRequest\x1a\x1f.minid.v1.UpdateServiceResponse\x12D\n" +
 	"\tListTasks\x12\x1a.minid.v1.ListTasksRequest\x1a\x1b.minid.v1.ListTasksResponse\x12/\n" +
 	"\aGetTask\x12\x14.minid.v1.GetRequest\x1a\x0e.minid.v1.Task\x12:\n" +
 	"\vExplainTask\x12\x14.minid.v1.GetRequest\x1a\x15.minid.v1.Explanation\x12?\n" +
@@ -3184,7 +3251,7 @@ func file_minid_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_minid_v1_control_proto_goTypes = []any{
 	(Kind)(0),                      // 0: minid.v1.Kind
 	(Stream)(0),                    // 1: minid.v1.Stream
@@ -3205,95 +3272,96 @@ var file_minid_v1_control_proto_goTypes = []any{
 	(*CreateServiceResponse)(nil),  // 16: minid.v1.CreateServiceResponse
 	(*UpdateServiceRequest)(nil),   // 17: minid.v1.UpdateServiceRequest
 	(*UpdateServiceResponse)(nil),  // 18: minid.v1.UpdateServiceResponse
-	(*ListServicesResponse)(nil),   // 19: minid.v1.ListServicesResponse
-	(*ListTasksRequest)(nil),       // 20: minid.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 21: minid.v1.ListTasksResponse
-	(*Explanation)(nil),            // 22: minid.v1.Explanation
-	(*NodeVerdict)(nil),            // 23: minid.v1.NodeVerdict
-	(*CreateSecretRequest)(nil),    // 24: minid.v1.CreateSecretRequest
-	(*ListSecretsResponse)(nil),    // 25: minid.v1.ListSecretsResponse
-	(*CreateConfigRequest)(nil),    // 26: minid.v1.CreateConfigRequest
-	(*ListConfigsResponse)(nil),    // 27: minid.v1.ListConfigsResponse
-	(*UpdateLabelsRequest)(nil),    // 28: minid.v1.UpdateLabelsRequest
-	(*CreateNetworkRequest)(nil),   // 29: minid.v1.CreateNetworkRequest
-	(*CreateNetworkResponse)(nil),  // 30: minid.v1.CreateNetworkResponse
-	(*ListNetworksResponse)(nil),   // 31: minid.v1.ListNetworksResponse
-	(*PruneNetworksResponse)(nil),  // 32: minid.v1.PruneNetworksResponse
-	(*NetworkDetail)(nil),          // 33: minid.v1.NetworkDetail
-	(*NetworkMember)(nil),          // 34: minid.v1.NetworkMember
-	(*NetworkTask)(nil),            // 35: minid.v1.NetworkTask
-	(*NetworkNode)(nil),            // 36: minid.v1.NetworkNode
-	(*CheckNetworkRequest)(nil),    // 37: minid.v1.CheckNetworkRequest
-	(*ProbeResult)(nil),            // 38: minid.v1.ProbeResult
-	(*WatchRequest)(nil),           // 39: minid.v1.WatchRequest
-	(*WatchEvent)(nil),             // 40: minid.v1.WatchEvent
-	(*LogsRequest)(nil),            // 41: minid.v1.LogsRequest
-	(*LogLine)(nil),                // 42: minid.v1.LogLine
-	(*ExecInput)(nil),              // 43: minid.v1.ExecInput
-	(*ExecStart)(nil),              // 44: minid.v1.ExecStart
-	(*WindowSize)(nil),             // 45: minid.v1.WindowSize
-	(*ExecOutput)(nil),             // 46: minid.v1.ExecOutput
-	(*ExecExit)(nil),               // 47: minid.v1.ExecExit
-	nil,                            // 48: minid.v1.UpdateLabelsRequest.LabelsEntry
-	(*ClusterSpec)(nil),            // 49: minid.v1.ClusterSpec
-	(*Node)(nil),                   // 50: minid.v1.Node
-	(*NodeSpec)(nil),               // 51: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),            // 52: minid.v1.ServiceSpec
-	(*Service)(nil),                // 53: minid.v1.Service
-	(*Task)(nil),                   // 54: minid.v1.Task
-	(*SecretSpec)(nil),             // 55: minid.v1.SecretSpec
-	(*Secret)(nil),                 // 56: minid.v1.Secret
-	(*ConfigSpec)(nil),             // 57: minid.v1.ConfigSpec
-	(*Config)(nil),                 // 58: minid.v1.Config
-	(*NetworkSpec)(nil),            // 59: minid.v1.NetworkSpec
-	(*Network)(nil),                // 60: minid.v1.Network
-	(*PortConfig)(nil),             // 61: minid.v1.PortConfig
-	(TaskState)(0),                 // 62: minid.v1.TaskState
-	(*Object)(nil),                 // 63: minid.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 64: google.protobuf.Timestamp
-	(*Cluster)(nil),                // 65: minid.v1.Cluster
-	(*JoinTokens)(nil),             // 66: minid.v1.JoinTokens
+	(*RollbackServiceRequest)(nil), // 19: minid.v1.RollbackServiceRequest
+	(*ListServicesResponse)(nil),   // 20: minid.v1.ListServicesResponse
+	(*ListTasksRequest)(nil),       // 21: minid.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 22: minid.v1.ListTasksResponse
+	(*Explanation)(nil),            // 23: minid.v1.Explanation
+	(*NodeVerdict)(nil),            // 24: minid.v1.NodeVerdict
+	(*CreateSecretRequest)(nil),    // 25: minid.v1.CreateSecretRequest
+	(*ListSecretsResponse)(nil),    // 26: minid.v1.ListSecretsResponse
+	(*CreateConfigRequest)(nil),    // 27: minid.v1.CreateConfigRequest
+	(*ListConfigsResponse)(nil),    // 28: minid.v1.ListConfigsResponse
+	(*UpdateLabelsRequest)(nil),    // 29: minid.v1.UpdateLabelsRequest
+	(*CreateNetworkRequest)(nil),   // 30: minid.v1.CreateNetworkRequest
+	(*CreateNetworkResponse)(nil),  // 31: minid.v1.CreateNetworkResponse
+	(*ListNetworksResponse)(nil),   // 32: minid.v1.ListNetworksResponse
+	(*PruneNetworksResponse)(nil),  // 33: minid.v1.PruneNetworksResponse
+	(*NetworkDetail)(nil),          // 34: minid.v1.NetworkDetail
+	(*NetworkMember)(nil),          // 35: minid.v1.NetworkMember
+	(*NetworkTask)(nil),            // 36: minid.v1.NetworkTask
+	(*NetworkNode)(nil),            // 37: minid.v1.NetworkNode
+	(*CheckNetworkRequest)(nil),    // 38: minid.v1.CheckNetworkRequest
+	(*ProbeResult)(nil),            // 39: minid.v1.ProbeResult
+	(*WatchRequest)(nil),           // 40: minid.v1.WatchRequest
+	(*WatchEvent)(nil),             // 41: minid.v1.WatchEvent
+	(*LogsRequest)(nil),            // 42: minid.v1.LogsRequest
+	(*LogLine)(nil),                // 43: minid.v1.LogLine
+	(*ExecInput)(nil),              // 44: minid.v1.ExecInput
+	(*ExecStart)(nil),              // 45: minid.v1.ExecStart
+	(*WindowSize)(nil),             // 46: minid.v1.WindowSize
+	(*ExecOutput)(nil),             // 47: minid.v1.ExecOutput
+	(*ExecExit)(nil),               // 48: minid.v1.ExecExit
+	nil,                            // 49: minid.v1.UpdateLabelsRequest.LabelsEntry
+	(*ClusterSpec)(nil),            // 50: minid.v1.ClusterSpec
+	(*Node)(nil),                   // 51: minid.v1.Node
+	(*NodeSpec)(nil),               // 52: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),            // 53: minid.v1.ServiceSpec
+	(*Service)(nil),                // 54: minid.v1.Service
+	(*Task)(nil),                   // 55: minid.v1.Task
+	(*SecretSpec)(nil),             // 56: minid.v1.SecretSpec
+	(*Secret)(nil),                 // 57: minid.v1.Secret
+	(*ConfigSpec)(nil),             // 58: minid.v1.ConfigSpec
+	(*Config)(nil),                 // 59: minid.v1.Config
+	(*NetworkSpec)(nil),            // 60: minid.v1.NetworkSpec
+	(*Network)(nil),                // 61: minid.v1.Network
+	(*PortConfig)(nil),             // 62: minid.v1.PortConfig
+	(TaskState)(0),                 // 63: minid.v1.TaskState
+	(*Object)(nil),                 // 64: minid.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 65: google.protobuf.Timestamp
+	(*Cluster)(nil),                // 66: minid.v1.Cluster
+	(*JoinTokens)(nil),             // 67: minid.v1.JoinTokens
 }
 var file_minid_v1_control_proto_depIdxs = []int32{
-	49, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
+	50, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
 	11, // 1: minid.v1.ListRequest.filters:type_name -> minid.v1.Filter
-	50, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
-	51, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
-	52, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	53, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
-	52, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	53, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
-	53, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
+	51, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
+	52, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
+	53, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	54, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
+	53, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	54, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
+	54, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
 	11, // 9: minid.v1.ListTasksRequest.filters:type_name -> minid.v1.Filter
-	54, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
-	54, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
-	23, // 12: minid.v1.Explanation.nodes:type_name -> minid.v1.NodeVerdict
-	55, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
-	56, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
-	57, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
-	58, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
-	48, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
-	59, // 18: minid.v1.CreateNetworkRequest.spec:type_name -> minid.v1.NetworkSpec
-	60, // 19: minid.v1.CreateNetworkResponse.network:type_name -> minid.v1.Network
-	60, // 20: minid.v1.ListNetworksResponse.networks:type_name -> minid.v1.Network
-	60, // 21: minid.v1.PruneNetworksResponse.removed:type_name -> minid.v1.Network
-	60, // 22: minid.v1.NetworkDetail.network:type_name -> minid.v1.Network
-	34, // 23: minid.v1.NetworkDetail.services:type_name -> minid.v1.NetworkMember
-	36, // 24: minid.v1.NetworkDetail.nodes:type_name -> minid.v1.NetworkNode
-	61, // 25: minid.v1.NetworkMember.ports:type_name -> minid.v1.PortConfig
-	35, // 26: minid.v1.NetworkMember.tasks:type_name -> minid.v1.NetworkTask
-	62, // 27: minid.v1.NetworkTask.state:type_name -> minid.v1.TaskState
+	55, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
+	55, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
+	24, // 12: minid.v1.Explanation.nodes:type_name -> minid.v1.NodeVerdict
+	56, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
+	57, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
+	58, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
+	59, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
+	49, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
+	60, // 18: minid.v1.CreateNetworkRequest.spec:type_name -> minid.v1.NetworkSpec
+	61, // 19: minid.v1.CreateNetworkResponse.network:type_name -> minid.v1.Network
+	61, // 20: minid.v1.ListNetworksResponse.networks:type_name -> minid.v1.Network
+	61, // 21: minid.v1.PruneNetworksResponse.removed:type_name -> minid.v1.Network
+	61, // 22: minid.v1.NetworkDetail.network:type_name -> minid.v1.Network
+	35, // 23: minid.v1.NetworkDetail.services:type_name -> minid.v1.NetworkMember
+	37, // 24: minid.v1.NetworkDetail.nodes:type_name -> minid.v1.NetworkNode
+	62, // 25: minid.v1.NetworkMember.ports:type_name -> minid.v1.PortConfig
+	36, // 26: minid.v1.NetworkMember.tasks:type_name -> minid.v1.NetworkTask
+	63, // 27: minid.v1.NetworkTask.state:type_name -> minid.v1.TaskState
 	2,  // 28: minid.v1.ProbeResult.probe:type_name -> minid.v1.ProbeResult.Probe
 	0,  // 29: minid.v1.WatchRequest.kinds:type_name -> minid.v1.Kind
 	3,  // 30: minid.v1.WatchEvent.action:type_name -> minid.v1.WatchEvent.Action
-	63, // 31: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
-	64, // 32: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	64, // 33: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	64, // 31: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
+	65, // 32: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	65, // 33: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
 	1,  // 34: minid.v1.LogLine.stream:type_name -> minid.v1.Stream
-	44, // 35: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
-	45, // 36: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
-	45, // 37: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
-	47, // 38: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
+	45, // 35: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
+	46, // 36: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
+	46, // 37: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
+	48, // 38: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
 	4,  // 39: minid.v1.Control.GetCluster:input_type -> minid.v1.GetClusterRequest
 	5,  // 40: minid.v1.Control.UpdateCluster:input_type -> minid.v1.UpdateClusterRequest
 	6,  // 41: minid.v1.Control.RotateJoinToken:input_type -> minid.v1.RotateJoinTokenRequest
@@ -3306,66 +3374,68 @@ var file_minid_v1_control_proto_depIdxs = []int32{
 	7,  // 48: minid.v1.Control.GetService:input_type -> minid.v1.GetRequest
 	17, // 49: minid.v1.Control.UpdateService:input_type -> minid.v1.UpdateServiceRequest
 	8,  // 50: minid.v1.Control.RemoveService:input_type -> minid.v1.RemoveRequest
-	20, // 51: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
-	7,  // 52: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
-	7,  // 53: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
-	24, // 54: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
-	10, // 55: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
-	7,  // 56: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
-	28, // 57: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
-	8,  // 58: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
-	26, // 59: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
-	10, // 60: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
-	7,  // 61: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
-	28, // 62: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
-	8,  // 63: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
-	29, // 64: minid.v1.Control.CreateNetwork:input_type -> minid.v1.CreateNetworkRequest
-	10, // 65: minid.v1.Control.ListNetworks:input_type -> minid.v1.ListRequest
-	7,  // 66: minid.v1.Control.GetNetwork:input_type -> minid.v1.GetRequest
-	7,  // 67: minid.v1.Control.DescribeNetwork:input_type -> minid.v1.GetRequest
-	8,  // 68: minid.v1.Control.RemoveNetwork:input_type -> minid.v1.RemoveRequest
-	10, // 69: minid.v1.Control.PruneNetworks:input_type -> minid.v1.ListRequest
-	37, // 70: minid.v1.Control.CheckNetwork:input_type -> minid.v1.CheckNetworkRequest
-	39, // 71: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
-	41, // 72: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
-	43, // 73: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
-	65, // 74: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
-	65, // 75: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
-	66, // 76: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
-	12, // 77: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
-	50, // 78: minid.v1.Control.GetNode:output_type -> minid.v1.Node
-	50, // 79: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
-	9,  // 80: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
-	16, // 81: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
-	19, // 82: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
-	53, // 83: minid.v1.Control.GetService:output_type -> minid.v1.Service
-	18, // 84: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
-	9,  // 85: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
-	21, // 86: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
-	54, // 87: minid.v1.Control.GetTask:output_type -> minid.v1.Task
-	22, // 88: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
-	56, // 89: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
-	25, // 90: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
-	56, // 91: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
-	56, // 92: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
-	9,  // 93: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
-	58, // 94: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
-	27, // 95: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
-	58, // 96: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
-	58, // 97: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
-	9,  // 98: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
-	30, // 99: minid.v1.Control.CreateNetwork:output_type -> minid.v1.CreateNetworkResponse
-	31, // 100: minid.v1.Control.ListNetworks:output_type -> minid.v1.ListNetworksResponse
-	60, // 101: minid.v1.Control.GetNetwork:output_type -> minid.v1.Network
-	33, // 102: minid.v1.Control.DescribeNetwork:output_type -> minid.v1.NetworkDetail
-	9,  // 103: minid.v1.Control.RemoveNetwork:output_type -> minid.v1.RemoveResponse
-	32, // 104: minid.v1.Control.PruneNetworks:output_type -> minid.v1.PruneNetworksResponse
-	38, // 105: minid.v1.Control.CheckNetwork:output_type -> minid.v1.ProbeResult
-	40, // 106: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
-	42, // 107: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
-	46, // 108: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
-	74, // [74:109] is the sub-list for method output_type
-	39, // [39:74] is the sub-list for method input_type
+	19, // 51: minid.v1.Control.RollbackService:input_type -> minid.v1.RollbackServiceRequest
+	21, // 52: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
+	7,  // 53: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
+	7,  // 54: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
+	25, // 55: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
+	10, // 56: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
+	7,  // 57: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
+	29, // 58: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 59: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
+	27, // 60: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
+	10, // 61: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
+	7,  // 62: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
+	29, // 63: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 64: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
+	30, // 65: minid.v1.Control.CreateNetwork:input_type -> minid.v1.CreateNetworkRequest
+	10, // 66: minid.v1.Control.ListNetworks:input_type -> minid.v1.ListRequest
+	7,  // 67: minid.v1.Control.GetNetwork:input_type -> minid.v1.GetRequest
+	7,  // 68: minid.v1.Control.DescribeNetwork:input_type -> minid.v1.GetRequest
+	8,  // 69: minid.v1.Control.RemoveNetwork:input_type -> minid.v1.RemoveRequest
+	10, // 70: minid.v1.Control.PruneNetworks:input_type -> minid.v1.ListRequest
+	38, // 71: minid.v1.Control.CheckNetwork:input_type -> minid.v1.CheckNetworkRequest
+	40, // 72: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
+	42, // 73: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
+	44, // 74: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
+	66, // 75: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
+	66, // 76: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
+	67, // 77: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
+	12, // 78: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
+	51, // 79: minid.v1.Control.GetNode:output_type -> minid.v1.Node
+	51, // 80: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
+	9,  // 81: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
+	16, // 82: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
+	20, // 83: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
+	54, // 84: minid.v1.Control.GetService:output_type -> minid.v1.Service
+	18, // 85: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
+	9,  // 86: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
+	18, // 87: minid.v1.Control.RollbackService:output_type -> minid.v1.UpdateServiceResponse
+	22, // 88: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
+	55, // 89: minid.v1.Control.GetTask:output_type -> minid.v1.Task
+	23, // 90: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
+	57, // 91: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
+	26, // 92: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
+	57, // 93: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
+	57, // 94: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
+	9,  // 95: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
+	59, // 96: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
+	28, // 97: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
+	59, // 98: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
+	59, // 99: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
+	9,  // 100: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
+	31, // 101: minid.v1.Control.CreateNetwork:output_type -> minid.v1.CreateNetworkResponse
+	32, // 102: minid.v1.Control.ListNetworks:output_type -> minid.v1.ListNetworksResponse
+	61, // 103: minid.v1.Control.GetNetwork:output_type -> minid.v1.Network
+	34, // 104: minid.v1.Control.DescribeNetwork:output_type -> minid.v1.NetworkDetail
+	9,  // 105: minid.v1.Control.RemoveNetwork:output_type -> minid.v1.RemoveResponse
+	33, // 106: minid.v1.Control.PruneNetworks:output_type -> minid.v1.PruneNetworksResponse
+	39, // 107: minid.v1.Control.CheckNetwork:output_type -> minid.v1.ProbeResult
+	41, // 108: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
+	43, // 109: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
+	47, // 110: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
+	75, // [75:111] is the sub-list for method output_type
+	39, // [39:75] is the sub-list for method input_type
 	39, // [39:39] is the sub-list for extension type_name
 	39, // [39:39] is the sub-list for extension extendee
 	0,  // [0:39] is the sub-list for field type_name
@@ -3378,14 +3448,14 @@ func file_minid_v1_control_proto_init() {
 	}
 	file_minid_v1_objects_proto_init()
 	file_minid_v1_specs_proto_init()
-	file_minid_v1_control_proto_msgTypes[39].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[40].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),
 		(*ExecInput_CloseStdin)(nil),
 		(*ExecInput_Resize)(nil),
 		(*ExecInput_Signal)(nil),
 	}
-	file_minid_v1_control_proto_msgTypes[42].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[43].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_Exit)(nil),
@@ -3396,7 +3466,7 @@ func file_minid_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_control_proto_rawDesc), len(file_minid_v1_control_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ const (
 	Control_GetService_FullMethodName      = "/minid.v1.Control/GetService"
 	Control_UpdateService_FullMethodName   = "/minid.v1.Control/UpdateService"
 	Control_RemoveService_FullMethodName   = "/minid.v1.Control/RemoveService"
+	Control_RollbackService_FullMethodName = "/minid.v1.Control/RollbackService"
 	Control_ListTasks_FullMethodName       = "/minid.v1.Control/ListTasks"
 	Control_GetTask_FullMethodName         = "/minid.v1.Control/GetTask"
 	Control_ExplainTask_FullMethodName     = "/minid.v1.Control/ExplainTask"
@@ -78,6 +79,7 @@ type ControlClient interface {
 	GetService(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Service, error)
 	UpdateService(ctx context.Context, in *UpdateServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
 	RemoveService(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
+	RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	GetTask(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Task, error)
 	// Tells, node by node, why a task is or is not placed there.
@@ -234,6 +236,16 @@ func (c *controlClient) RemoveService(ctx context.Context, in *RemoveRequest, op
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveResponse)
 	err := c.cc.Invoke(ctx, Control_RemoveService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateServiceResponse)
+	err := c.cc.Invoke(ctx, Control_RollbackService_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -519,6 +531,7 @@ type ControlServer interface {
 	GetService(context.Context, *GetRequest) (*Service, error)
 	UpdateService(context.Context, *UpdateServiceRequest) (*UpdateServiceResponse, error)
 	RemoveService(context.Context, *RemoveRequest) (*RemoveResponse, error)
+	RollbackService(context.Context, *RollbackServiceRequest) (*UpdateServiceResponse, error)
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	GetTask(context.Context, *GetRequest) (*Task, error)
 	// Tells, node by node, why a task is or is not placed there.
@@ -596,6 +609,9 @@ func (UnimplementedControlServer) UpdateService(context.Context, *UpdateServiceR
 }
 func (UnimplementedControlServer) RemoveService(context.Context, *RemoveRequest) (*RemoveResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveService not implemented")
+}
+func (UnimplementedControlServer) RollbackService(context.Context, *RollbackServiceRequest) (*UpdateServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackService not implemented")
 }
 func (UnimplementedControlServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
@@ -899,6 +915,24 @@ func _Control_RemoveService_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlServer).RemoveService(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RollbackService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RollbackService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RollbackService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RollbackService(ctx, req.(*RollbackServiceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1339,6 +1373,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveService",
 			Handler:    _Control_RemoveService_Handler,
+		},
+		{
+			MethodName: "RollbackService",
+			Handler:    _Control_RollbackService_Handler,
 		},
 		{
 			MethodName: "ListTasks",

@@ -15,6 +15,7 @@ package minidv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -85,10 +86,13 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 type UpdateState int32
 
 const (
-	UpdateState_UPDATE_STATE_UNSPECIFIED UpdateState = 0
-	UpdateState_UPDATE_STATE_UPDATING    UpdateState = 1
-	UpdateState_UPDATE_STATE_PAUSED      UpdateState = 2
-	UpdateState_UPDATE_STATE_COMPLETED   UpdateState = 3
+	UpdateState_UPDATE_STATE_UNSPECIFIED        UpdateState = 0
+	UpdateState_UPDATE_STATE_UPDATING           UpdateState = 1
+	UpdateState_UPDATE_STATE_PAUSED             UpdateState = 2
+	UpdateState_UPDATE_STATE_COMPLETED          UpdateState = 3
+	UpdateState_UPDATE_STATE_ROLLBACK_STARTED   UpdateState = 4
+	UpdateState_UPDATE_STATE_ROLLBACK_PAUSED    UpdateState = 5
+	UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED UpdateState = 6
 )
 
 // Enum value maps for UpdateState.
@@ -98,12 +102,18 @@ var (
 		1: "UPDATE_STATE_UPDATING",
 		2: "UPDATE_STATE_PAUSED",
 		3: "UPDATE_STATE_COMPLETED",
+		4: "UPDATE_STATE_ROLLBACK_STARTED",
+		5: "UPDATE_STATE_ROLLBACK_PAUSED",
+		6: "UPDATE_STATE_ROLLBACK_COMPLETED",
 	}
 	UpdateState_value = map[string]int32{
-		"UPDATE_STATE_UNSPECIFIED": 0,
-		"UPDATE_STATE_UPDATING":    1,
-		"UPDATE_STATE_PAUSED":      2,
-		"UPDATE_STATE_COMPLETED":   3,
+		"UPDATE_STATE_UNSPECIFIED":        0,
+		"UPDATE_STATE_UPDATING":           1,
+		"UPDATE_STATE_PAUSED":             2,
+		"UPDATE_STATE_COMPLETED":          3,
+		"UPDATE_STATE_ROLLBACK_STARTED":   4,
+		"UPDATE_STATE_ROLLBACK_PAUSED":    5,
+		"UPDATE_STATE_ROLLBACK_COMPLETED": 6,
 	}
 )
 
@@ -219,6 +229,58 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_minid_v1_objects_proto_rawDescGZIP(), []int{2}
+}
+
+type HealthState int32
+
+const (
+	HealthState_HEALTH_STATE_UNSPECIFIED HealthState = 0
+	HealthState_HEALTH_STATE_STARTING    HealthState = 1
+	HealthState_HEALTH_STATE_HEALTHY     HealthState = 2
+	HealthState_HEALTH_STATE_UNHEALTHY   HealthState = 3
+)
+
+// Enum value maps for HealthState.
+var (
+	HealthState_name = map[int32]string{
+		0: "HEALTH_STATE_UNSPECIFIED",
+		1: "HEALTH_STATE_STARTING",
+		2: "HEALTH_STATE_HEALTHY",
+		3: "HEALTH_STATE_UNHEALTHY",
+	}
+	HealthState_value = map[string]int32{
+		"HEALTH_STATE_UNSPECIFIED": 0,
+		"HEALTH_STATE_STARTING":    1,
+		"HEALTH_STATE_HEALTHY":     2,
+		"HEALTH_STATE_UNHEALTHY":   3,
+	}
+)
+
+func (x HealthState) Enum() *HealthState {
+	p := new(HealthState)
+	*p = x
+	return p
+}
+
+func (x HealthState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthState) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_objects_proto_enumTypes[3].Descriptor()
+}
+
+func (HealthState) Type() protoreflect.EnumType {
+	return &file_minid_v1_objects_proto_enumTypes[3]
+}
+
+func (x HealthState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthState.Descriptor instead.
+func (HealthState) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{3}
 }
 
 // Meta is kept by the store for every object.
@@ -1017,7 +1079,8 @@ type Resources struct {
 	// In billionths of a CPU.
 	NanoCpus int64 `protobuf:"varint,1,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
 	// In bytes.
-	MemoryBytes   int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryBytes   int64              `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Generic       []*GenericResource `protobuf:"bytes,3,rep,name=generic,proto3" json:"generic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1066,6 +1129,74 @@ func (x *Resources) GetMemoryBytes() int64 {
 	return 0
 }
 
+func (x *Resources) GetGeneric() []*GenericResource {
+	if x != nil {
+		return x.Generic
+	}
+	return nil
+}
+
+// GenericResource is a kind of thing that a node has a number of, by ids or not.
+type GenericResource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Count         int64                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Ids           []string               `protobuf:"bytes,3,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenericResource) Reset() {
+	*x = GenericResource{}
+	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenericResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenericResource) ProtoMessage() {}
+
+func (x *GenericResource) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenericResource.ProtoReflect.Descriptor instead.
+func (*GenericResource) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GenericResource) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GenericResource) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *GenericResource) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 type NodeStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	State NodeState              `protobuf:"varint,1,opt,name=state,proto3,enum=minid.v1.NodeState" json:"state,omitempty"`
@@ -1081,7 +1212,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	mi := &file_minid_v1_objects_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1224,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[10]
+	mi := &file_minid_v1_objects_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1237,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{10}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -1154,14 +1285,16 @@ type Service struct {
 	// Computed by the control API for lists, never stored.
 	Status *ServiceStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
 	// Written by the allocator.
-	Endpoint      *Endpoint `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	Endpoint *Endpoint `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// The specs that the service had, oldest first, the present one last; ten at most.
+	History       []*ServiceVersion `protobuf:"bytes,10,rep,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_minid_v1_objects_proto_msgTypes[11]
+	mi := &file_minid_v1_objects_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1306,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[11]
+	mi := &file_minid_v1_objects_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1319,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{11}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Service) GetId() string {
@@ -1252,6 +1385,84 @@ func (x *Service) GetEndpoint() *Endpoint {
 	return nil
 }
 
+func (x *Service) GetHistory() []*ServiceVersion {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+// ServiceVersion is one spec that a service had.
+type ServiceVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts from 1 and goes on over rollbacks.
+	Number    uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Spec      *ServiceSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Not 0: this is a rollback to the version with that number.
+	RollbackTo    uint64 `protobuf:"varint,4,opt,name=rollback_to,json=rollbackTo,proto3" json:"rollback_to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceVersion) Reset() {
+	*x = ServiceVersion{}
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceVersion) ProtoMessage() {}
+
+func (x *ServiceVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceVersion.ProtoReflect.Descriptor instead.
+func (*ServiceVersion) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ServiceVersion) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ServiceVersion) GetSpec() *ServiceSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *ServiceVersion) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *ServiceVersion) GetRollbackTo() uint64 {
+	if x != nil {
+		return x.RollbackTo
+	}
+	return 0
+}
+
 // Endpoint is how a service is reached.
 type Endpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1267,7 +1478,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1490,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[12]
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1503,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{12}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Endpoint) GetVips() []*VirtualIP {
@@ -1327,7 +1538,7 @@ type VirtualIP struct {
 
 func (x *VirtualIP) Reset() {
 	*x = VirtualIP{}
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1550,7 @@ func (x *VirtualIP) String() string {
 func (*VirtualIP) ProtoMessage() {}
 
 func (x *VirtualIP) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1563,7 @@ func (x *VirtualIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualIP.ProtoReflect.Descriptor instead.
 func (*VirtualIP) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VirtualIP) GetNetworkId() string {
@@ -1380,7 +1591,7 @@ type TaskSpecVersion struct {
 
 func (x *TaskSpecVersion) Reset() {
 	*x = TaskSpecVersion{}
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1603,7 @@ func (x *TaskSpecVersion) String() string {
 func (*TaskSpecVersion) ProtoMessage() {}
 
 func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1616,7 @@ func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpecVersion.ProtoReflect.Descriptor instead.
 func (*TaskSpecVersion) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TaskSpecVersion) GetVersion() uint64 {
@@ -1440,7 +1651,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1663,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1676,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceStatus) GetRunning() uint64 {
@@ -1492,8 +1703,6 @@ type UpdateStatus struct {
 	Message     string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// The version that the update moves to.
 	ToVersion uint64 `protobuf:"varint,5,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
-	// When the last slot finished its monitor period; the delay counts from here.
-	LastBatchAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_batch_at,json=lastBatchAt,proto3" json:"last_batch_at,omitempty"`
 	// Ids of updated tasks that failed within their monitor period.
 	FailedTasks   []string `protobuf:"bytes,7,rep,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1502,7 +1711,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1723,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1736,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -1565,13 +1774,6 @@ func (x *UpdateStatus) GetToVersion() uint64 {
 	return 0
 }
 
-func (x *UpdateStatus) GetLastBatchAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.LastBatchAt
-	}
-	return nil
-}
-
 func (x *UpdateStatus) GetFailedTasks() []string {
 	if x != nil {
 		return x.FailedTasks
@@ -1605,14 +1807,16 @@ type Task struct {
 	RestartCount uint64 `protobuf:"varint,12,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
 	// Written by the allocator, which turns NEW into PENDING with it. A task
 	// without networks is born PENDING.
-	Addresses     []*TaskAddress `protobuf:"bytes,13,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Addresses []*TaskAddress `protobuf:"bytes,13,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// When managers heard that it runs, by the leader's clock.
+	RunningAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=running_at,json=runningAt,proto3" json:"running_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1828,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1841,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Task) GetId() string {
@@ -1731,6 +1935,13 @@ func (x *Task) GetAddresses() []*TaskAddress {
 	return nil
 }
 
+func (x *Task) GetRunningAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RunningAt
+	}
+	return nil
+}
+
 // TaskAddress is a task's place on one network.
 type TaskAddress struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1743,7 +1954,7 @@ type TaskAddress struct {
 
 func (x *TaskAddress) Reset() {
 	*x = TaskAddress{}
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1966,7 @@ func (x *TaskAddress) String() string {
 func (*TaskAddress) ProtoMessage() {}
 
 func (x *TaskAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1979,7 @@ func (x *TaskAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAddress.ProtoReflect.Descriptor instead.
 func (*TaskAddress) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskAddress) GetNetworkId() string {
@@ -1797,14 +2008,16 @@ type TaskStatus struct {
 	// Host ports in use, with the ones that the node chose.
 	Ports []*PortConfig `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
 	// For tasks that cannot be placed: how many nodes each filter refused.
-	Refused       []*FilterCount `protobuf:"bytes,7,rep,name=refused,proto3" json:"refused,omitempty"`
+	Refused []*FilterCount `protobuf:"bytes,7,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Of tasks with a health check.
+	Health        *HealthStatus `protobuf:"bytes,8,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2029,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2042,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -1881,6 +2094,152 @@ func (x *TaskStatus) GetRefused() []*FilterCount {
 	return nil
 }
 
+func (x *TaskStatus) GetHealth() *HealthStatus {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+// HealthStatus is what the health check found.
+type HealthStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	State         HealthState            `protobuf:"varint,1,opt,name=state,proto3,enum=minid.v1.HealthState" json:"state,omitempty"`
+	FailingStreak uint32                 `protobuf:"varint,2,opt,name=failing_streak,json=failingStreak,proto3" json:"failing_streak,omitempty"`
+	// No new connections go to the task: unhealthy, with action UNREADY.
+	Unready bool `protobuf:"varint,3,opt,name=unready,proto3" json:"unready,omitempty"`
+	// The last tests, the newest last; five at most, outputs cut at 4 KiB.
+	Probes        []*HealthProbe `protobuf:"bytes,4,rep,name=probes,proto3" json:"probes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthStatus) Reset() {
+	*x = HealthStatus{}
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthStatus) ProtoMessage() {}
+
+func (x *HealthStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthStatus.ProtoReflect.Descriptor instead.
+func (*HealthStatus) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *HealthStatus) GetState() HealthState {
+	if x != nil {
+		return x.State
+	}
+	return HealthState_HEALTH_STATE_UNSPECIFIED
+}
+
+func (x *HealthStatus) GetFailingStreak() uint32 {
+	if x != nil {
+		return x.FailingStreak
+	}
+	return 0
+}
+
+func (x *HealthStatus) GetUnready() bool {
+	if x != nil {
+		return x.Unready
+	}
+	return false
+}
+
+func (x *HealthStatus) GetProbes() []*HealthProbe {
+	if x != nil {
+		return x.Probes
+	}
+	return nil
+}
+
+type HealthProbe struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	Took          *durationpb.Duration   `protobuf:"bytes,2,opt,name=took,proto3" json:"took,omitempty"`
+	ExitCode      int32                  `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Output        string                 `protobuf:"bytes,4,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthProbe) Reset() {
+	*x = HealthProbe{}
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthProbe) ProtoMessage() {}
+
+func (x *HealthProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthProbe.ProtoReflect.Descriptor instead.
+func (*HealthProbe) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *HealthProbe) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *HealthProbe) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *HealthProbe) GetExitCode() int32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *HealthProbe) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
 // FilterCount tells how many nodes one scheduler filter refused, and why in words.
 type FilterCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1893,7 +2252,7 @@ type FilterCount struct {
 
 func (x *FilterCount) Reset() {
 	*x = FilterCount{}
-	mi := &file_minid_v1_objects_proto_msgTypes[20]
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2264,7 @@ func (x *FilterCount) String() string {
 func (*FilterCount) ProtoMessage() {}
 
 func (x *FilterCount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[20]
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2277,7 @@ func (x *FilterCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCount.ProtoReflect.Descriptor instead.
 func (*FilterCount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FilterCount) GetFilter() string {
@@ -1959,7 +2318,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[21]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2330,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[21]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2343,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ContainerStatus) GetContainerId() string {
@@ -2041,7 +2400,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2412,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2425,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Secret) GetId() string {
@@ -2101,7 +2460,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2472,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2485,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Config) GetId() string {
@@ -2163,7 +2522,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2534,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2547,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Network) GetId() string {
@@ -2235,7 +2594,7 @@ type NetworkAllocation struct {
 
 func (x *NetworkAllocation) Reset() {
 	*x = NetworkAllocation{}
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2606,7 @@ func (x *NetworkAllocation) String() string {
 func (*NetworkAllocation) ProtoMessage() {}
 
 func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2619,7 @@ func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAllocation.ProtoReflect.Descriptor instead.
 func (*NetworkAllocation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NetworkAllocation) GetVni() uint32 {
@@ -2288,7 +2647,7 @@ var File_minid_v1_objects_proto protoreflect.FileDescriptor
 
 const file_minid_v1_objects_proto_rawDesc = "" +
 	"\n" +
-	"\x16minid/v1/objects.proto\x12\bminid.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14minid/v1/specs.proto\"\x96\x01\n" +
+	"\x16minid/v1/objects.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14minid/v1/specs.proto\"\x96\x01\n" +
 	"\x04Meta\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x129\n" +
 	"\n" +
@@ -2356,16 +2715,21 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
 	"\bPlatform\x12\x0e\n" +
 	"\x02os\x18\x01 \x01(\tR\x02os\x12\"\n" +
-	"\farchitecture\x18\x02 \x01(\tR\farchitecture\"K\n" +
+	"\farchitecture\x18\x02 \x01(\tR\farchitecture\"\x80\x01\n" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
-	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\"\x97\x01\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x123\n" +
+	"\ageneric\x18\x03 \x03(\v2\x19.minid.v1.GenericResourceR\ageneric\"M\n" +
+	"\x0fGenericResource\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x10\n" +
+	"\x03ids\x18\x03 \x03(\tR\x03ids\"\x97\x01\n" +
 	"\n" +
 	"NodeStatus\x12)\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.minid.v1.NodeStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xfc\x02\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb0\x03\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12)\n" +
@@ -2375,7 +2739,16 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\rupdate_status\x18\x06 \x01(\v2\x16.minid.v1.UpdateStatusR\fupdateStatus\x12\x1a\n" +
 	"\bremoving\x18\a \x01(\bR\bremoving\x12/\n" +
 	"\x06status\x18\b \x01(\v2\x17.minid.v1.ServiceStatusR\x06status\x12.\n" +
-	"\bendpoint\x18\t \x01(\v2\x12.minid.v1.EndpointR\bendpoint\"y\n" +
+	"\bendpoint\x18\t \x01(\v2\x12.minid.v1.EndpointR\bendpoint\x122\n" +
+	"\ahistory\x18\n" +
+	" \x03(\v2\x18.minid.v1.ServiceVersionR\ahistory\"\xaf\x01\n" +
+	"\x0eServiceVersion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
+	"\x04spec\x18\x02 \x01(\v2\x15.minid.v1.ServiceSpecR\x04spec\x129\n" +
+	"\n" +
+	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x1f\n" +
+	"\vrollback_to\x18\x04 \x01(\x04R\n" +
+	"rollbackTo\"y\n" +
 	"\bEndpoint\x12'\n" +
 	"\x04vips\x18\x01 \x03(\v2\x13.minid.v1.VirtualIPR\x04vips\x12*\n" +
 	"\x05ports\x18\x02 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\x12\x18\n" +
@@ -2391,7 +2764,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"created_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\"C\n" +
 	"\rServiceStatus\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\x04R\arunning\x12\x18\n" +
-	"\adesired\x18\x02 \x01(\x04R\adesired\"\xd1\x02\n" +
+	"\adesired\x18\x02 \x01(\x04R\adesired\"\x97\x02\n" +
 	"\fUpdateStatus\x12+\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.minid.v1.UpdateStateR\x05state\x129\n" +
 	"\n" +
@@ -2399,9 +2772,8 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\fcompleted_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
-	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12>\n" +
-	"\rlast_batch_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vlastBatchAt\x12!\n" +
-	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasks\"\xe7\x03\n" +
+	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12!\n" +
+	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasksJ\x04\b\x06\x10\a\"\xa2\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12\x1d\n" +
@@ -2418,11 +2790,13 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\vstart_after\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"startAfter\x12#\n" +
 	"\rrestart_count\x18\f \x01(\x04R\frestartCount\x123\n" +
-	"\taddresses\x18\r \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\"J\n" +
+	"\taddresses\x18\r \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\x129\n" +
+	"\n" +
+	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\"J\n" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xa9\x02\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xd9\x02\n" +
 	"\n" +
 	"TaskStatus\x12)\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.minid.v1.TaskStateR\x05state\x12*\n" +
@@ -2431,7 +2805,18 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x127\n" +
 	"\tcontainer\x18\x05 \x01(\v2\x19.minid.v1.ContainerStatusR\tcontainer\x12*\n" +
 	"\x05ports\x18\x06 \x03(\v2\x14.minid.v1.PortConfigR\x05ports\x12/\n" +
-	"\arefused\x18\a \x03(\v2\x15.minid.v1.FilterCountR\arefused\"S\n" +
+	"\arefused\x18\a \x03(\v2\x15.minid.v1.FilterCountR\arefused\x12.\n" +
+	"\x06health\x18\b \x01(\v2\x16.minid.v1.HealthStatusR\x06health\"\xab\x01\n" +
+	"\fHealthStatus\x12+\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x15.minid.v1.HealthStateR\x05state\x12%\n" +
+	"\x0efailing_streak\x18\x02 \x01(\rR\rfailingStreak\x12\x18\n" +
+	"\aunready\x18\x03 \x01(\bR\aunready\x12-\n" +
+	"\x06probes\x18\x04 \x03(\v2\x15.minid.v1.HealthProbeR\x06probes\"\x9d\x01\n" +
+	"\vHealthProbe\x12*\n" +
+	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12-\n" +
+	"\x04took\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x1b\n" +
+	"\texit_code\x18\x03 \x01(\x05R\bexitCode\x12\x16\n" +
+	"\x06output\x18\x04 \x01(\tR\x06output\"S\n" +
 	"\vFilterCount\x12\x16\n" +
 	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x14\n" +
 	"\x05nodes\x18\x02 \x01(\rR\x05nodes\x12\x16\n" +
@@ -2467,12 +2852,15 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_DOWN\x10\x02\x12\x14\n" +
-	"\x10NODE_STATE_READY\x10\x03*{\n" +
+	"\x10NODE_STATE_READY\x10\x03*\xe5\x01\n" +
 	"\vUpdateState\x12\x1c\n" +
 	"\x18UPDATE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15UPDATE_STATE_UPDATING\x10\x01\x12\x17\n" +
 	"\x13UPDATE_STATE_PAUSED\x10\x02\x12\x1a\n" +
-	"\x16UPDATE_STATE_COMPLETED\x10\x03*\xe8\x02\n" +
+	"\x16UPDATE_STATE_COMPLETED\x10\x03\x12!\n" +
+	"\x1dUPDATE_STATE_ROLLBACK_STARTED\x10\x04\x12 \n" +
+	"\x1cUPDATE_STATE_ROLLBACK_PAUSED\x10\x05\x12#\n" +
+	"\x1fUPDATE_STATE_ROLLBACK_COMPLETED\x10\x06*\xe8\x02\n" +
 	"\tTaskState\x12\x12\n" +
 	"\x0eTASK_STATE_NEW\x10\x00\x12\x16\n" +
 	"\x12TASK_STATE_PENDING\x10@\x12\x18\n" +
@@ -2487,7 +2875,12 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x11TASK_STATE_FAILED\x10\xc0\x05\x12\x18\n" +
 	"\x13TASK_STATE_REJECTED\x10\x80\x06\x12\x16\n" +
 	"\x11TASK_STATE_REMOVE\x10\xa0\x06\x12\x18\n" +
-	"\x13TASK_STATE_ORPHANED\x10\xc0\x06B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
+	"\x13TASK_STATE_ORPHANED\x10\xc0\x06*|\n" +
+	"\vHealthState\x12\x1c\n" +
+	"\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15HEALTH_STATE_STARTING\x10\x01\x12\x18\n" +
+	"\x14HEALTH_STATE_HEALTHY\x10\x02\x12\x1a\n" +
+	"\x16HEALTH_STATE_UNHEALTHY\x10\x03B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
 var (
 	file_minid_v1_objects_proto_rawDescOnce sync.Once
@@ -2501,114 +2894,129 @@ func file_minid_v1_objects_proto_rawDescGZIP() []byte {
 	return file_minid_v1_objects_proto_rawDescData
 }
 
-var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_minid_v1_objects_proto_goTypes = []any{
 	(NodeState)(0),                // 0: minid.v1.NodeState
 	(UpdateState)(0),              // 1: minid.v1.UpdateState
 	(TaskState)(0),                // 2: minid.v1.TaskState
-	(*Meta)(nil),                  // 3: minid.v1.Meta
-	(*Object)(nil),                // 4: minid.v1.Object
-	(*Cluster)(nil),               // 5: minid.v1.Cluster
-	(*NetworkKey)(nil),            // 6: minid.v1.NetworkKey
-	(*JoinTokens)(nil),            // 7: minid.v1.JoinTokens
-	(*Node)(nil),                  // 8: minid.v1.Node
-	(*ManagerStatus)(nil),         // 9: minid.v1.ManagerStatus
-	(*NodeDescription)(nil),       // 10: minid.v1.NodeDescription
-	(*Platform)(nil),              // 11: minid.v1.Platform
-	(*Resources)(nil),             // 12: minid.v1.Resources
-	(*NodeStatus)(nil),            // 13: minid.v1.NodeStatus
-	(*Service)(nil),               // 14: minid.v1.Service
-	(*Endpoint)(nil),              // 15: minid.v1.Endpoint
-	(*VirtualIP)(nil),             // 16: minid.v1.VirtualIP
-	(*TaskSpecVersion)(nil),       // 17: minid.v1.TaskSpecVersion
-	(*ServiceStatus)(nil),         // 18: minid.v1.ServiceStatus
-	(*UpdateStatus)(nil),          // 19: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 20: minid.v1.Task
-	(*TaskAddress)(nil),           // 21: minid.v1.TaskAddress
-	(*TaskStatus)(nil),            // 22: minid.v1.TaskStatus
-	(*FilterCount)(nil),           // 23: minid.v1.FilterCount
-	(*ContainerStatus)(nil),       // 24: minid.v1.ContainerStatus
-	(*Secret)(nil),                // 25: minid.v1.Secret
-	(*Config)(nil),                // 26: minid.v1.Config
-	(*Network)(nil),               // 27: minid.v1.Network
-	(*NetworkAllocation)(nil),     // 28: minid.v1.NetworkAllocation
-	nil,                           // 29: minid.v1.NodeDescription.EngineLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*ClusterSpec)(nil),           // 31: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),              // 32: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 33: minid.v1.NodeRole
-	(*ServiceSpec)(nil),           // 34: minid.v1.ServiceSpec
-	(*PortConfig)(nil),            // 35: minid.v1.PortConfig
-	(*TaskSpec)(nil),              // 36: minid.v1.TaskSpec
-	(*SecretSpec)(nil),            // 37: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 38: minid.v1.ConfigSpec
-	(*NetworkSpec)(nil),           // 39: minid.v1.NetworkSpec
-	(*AddressPool)(nil),           // 40: minid.v1.AddressPool
+	(HealthState)(0),              // 3: minid.v1.HealthState
+	(*Meta)(nil),                  // 4: minid.v1.Meta
+	(*Object)(nil),                // 5: minid.v1.Object
+	(*Cluster)(nil),               // 6: minid.v1.Cluster
+	(*NetworkKey)(nil),            // 7: minid.v1.NetworkKey
+	(*JoinTokens)(nil),            // 8: minid.v1.JoinTokens
+	(*Node)(nil),                  // 9: minid.v1.Node
+	(*ManagerStatus)(nil),         // 10: minid.v1.ManagerStatus
+	(*NodeDescription)(nil),       // 11: minid.v1.NodeDescription
+	(*Platform)(nil),              // 12: minid.v1.Platform
+	(*Resources)(nil),             // 13: minid.v1.Resources
+	(*GenericResource)(nil),       // 14: minid.v1.GenericResource
+	(*NodeStatus)(nil),            // 15: minid.v1.NodeStatus
+	(*Service)(nil),               // 16: minid.v1.Service
+	(*ServiceVersion)(nil),        // 17: minid.v1.ServiceVersion
+	(*Endpoint)(nil),              // 18: minid.v1.Endpoint
+	(*VirtualIP)(nil),             // 19: minid.v1.VirtualIP
+	(*TaskSpecVersion)(nil),       // 20: minid.v1.TaskSpecVersion
+	(*ServiceStatus)(nil),         // 21: minid.v1.ServiceStatus
+	(*UpdateStatus)(nil),          // 22: minid.v1.UpdateStatus
+	(*Task)(nil),                  // 23: minid.v1.Task
+	(*TaskAddress)(nil),           // 24: minid.v1.TaskAddress
+	(*TaskStatus)(nil),            // 25: minid.v1.TaskStatus
+	(*HealthStatus)(nil),          // 26: minid.v1.HealthStatus
+	(*HealthProbe)(nil),           // 27: minid.v1.HealthProbe
+	(*FilterCount)(nil),           // 28: minid.v1.FilterCount
+	(*ContainerStatus)(nil),       // 29: minid.v1.ContainerStatus
+	(*Secret)(nil),                // 30: minid.v1.Secret
+	(*Config)(nil),                // 31: minid.v1.Config
+	(*Network)(nil),               // 32: minid.v1.Network
+	(*NetworkAllocation)(nil),     // 33: minid.v1.NetworkAllocation
+	nil,                           // 34: minid.v1.NodeDescription.EngineLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*ClusterSpec)(nil),           // 36: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),              // 37: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 38: minid.v1.NodeRole
+	(*ServiceSpec)(nil),           // 39: minid.v1.ServiceSpec
+	(*PortConfig)(nil),            // 40: minid.v1.PortConfig
+	(*TaskSpec)(nil),              // 41: minid.v1.TaskSpec
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*SecretSpec)(nil),            // 43: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 44: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 45: minid.v1.NetworkSpec
+	(*AddressPool)(nil),           // 46: minid.v1.AddressPool
 }
 var file_minid_v1_objects_proto_depIdxs = []int32{
-	30, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	30, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
-	5,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
-	8,  // 3: minid.v1.Object.node:type_name -> minid.v1.Node
-	14, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
-	20, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
-	25, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
-	26, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
-	27, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
-	3,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
-	31, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
-	7,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
-	6,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
-	30, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
-	3,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
-	32, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
-	33, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
-	10, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
-	13, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
-	9,  // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
-	11, // 20: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
-	12, // 21: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
-	29, // 22: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
-	0,  // 23: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
-	30, // 24: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	3,  // 25: minid.v1.Service.meta:type_name -> minid.v1.Meta
-	34, // 26: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
-	17, // 27: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
-	19, // 28: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
-	18, // 29: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
-	15, // 30: minid.v1.Service.endpoint:type_name -> minid.v1.Endpoint
-	16, // 31: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
-	35, // 32: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
-	36, // 33: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
-	30, // 34: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 35: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
-	30, // 36: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	30, // 37: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
-	30, // 38: minid.v1.UpdateStatus.last_batch_at:type_name -> google.protobuf.Timestamp
-	3,  // 39: minid.v1.Task.meta:type_name -> minid.v1.Meta
-	2,  // 40: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
-	22, // 41: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
-	30, // 42: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
-	21, // 43: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
-	2,  // 44: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
-	30, // 45: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
-	24, // 46: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
-	35, // 47: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
-	23, // 48: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
-	3,  // 49: minid.v1.Secret.meta:type_name -> minid.v1.Meta
-	37, // 50: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
-	3,  // 51: minid.v1.Config.meta:type_name -> minid.v1.Meta
-	38, // 52: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
-	3,  // 53: minid.v1.Network.meta:type_name -> minid.v1.Meta
-	39, // 54: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
-	28, // 55: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
-	40, // 56: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	35, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	35, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	6,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
+	9,  // 3: minid.v1.Object.node:type_name -> minid.v1.Node
+	16, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
+	23, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
+	30, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
+	31, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
+	32, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
+	4,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
+	36, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
+	8,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
+	7,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
+	35, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
+	4,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
+	37, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
+	38, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
+	11, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
+	15, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
+	10, // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
+	12, // 20: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
+	13, // 21: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
+	34, // 22: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
+	14, // 23: minid.v1.Resources.generic:type_name -> minid.v1.GenericResource
+	0,  // 24: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
+	35, // 25: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	4,  // 26: minid.v1.Service.meta:type_name -> minid.v1.Meta
+	39, // 27: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
+	20, // 28: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
+	22, // 29: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
+	21, // 30: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
+	18, // 31: minid.v1.Service.endpoint:type_name -> minid.v1.Endpoint
+	17, // 32: minid.v1.Service.history:type_name -> minid.v1.ServiceVersion
+	39, // 33: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
+	35, // 34: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
+	19, // 35: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
+	40, // 36: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
+	41, // 37: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
+	35, // 38: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
+	1,  // 39: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
+	35, // 40: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	35, // 41: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	4,  // 42: minid.v1.Task.meta:type_name -> minid.v1.Meta
+	2,  // 43: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
+	25, // 44: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
+	35, // 45: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
+	24, // 46: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
+	35, // 47: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
+	2,  // 48: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
+	35, // 49: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
+	29, // 50: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
+	40, // 51: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
+	28, // 52: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
+	26, // 53: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
+	3,  // 54: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
+	27, // 55: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
+	35, // 56: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
+	42, // 57: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
+	4,  // 58: minid.v1.Secret.meta:type_name -> minid.v1.Meta
+	43, // 59: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
+	4,  // 60: minid.v1.Config.meta:type_name -> minid.v1.Meta
+	44, // 61: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
+	4,  // 62: minid.v1.Network.meta:type_name -> minid.v1.Meta
+	45, // 63: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
+	33, // 64: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
+	46, // 65: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_objects_proto_init() }
@@ -2631,8 +3039,8 @@ func file_minid_v1_objects_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_objects_proto_rawDesc), len(file_minid_v1_objects_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   27,
+			NumEnums:      4,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
