@@ -54,6 +54,7 @@ func checkService(spec *pb.ServiceSpec) error {
 		checkMode(spec),
 		checkContainer(task.Container),
 		checkResources(task.Resources),
+		checkLimits(task.Container, task.Resources),
 		checkRestart(task.Restart),
 		checkPlacement(task.Placement),
 		checkPorts(task.Ports),

@@ -28,6 +28,7 @@ func checkContainer(c *pb.ContainerSpec) error {
 		checkMounts(c.Mounts),
 		checkFiles(c),
 		checkDNS(c.Dns),
+		checkSettings(c),
 	)
 }
 
@@ -172,8 +173,10 @@ func checkMountOptions(m *pb.Mount) error {
 	switch {
 	case m.BindPropagation != "" && m.Type != pb.Mount_TYPE_BIND:
 		return invalid("mount %s: bind-propagation is only for type=bind", m.Target)
-	case m.VolumeNoCopy && m.Type != pb.Mount_TYPE_VOLUME:
-		return invalid("mount %s: volume-nocopy is only for type=volume", m.Target)
+	case (m.BindRecursion != 0 || m.BindCreateSource) && m.Type != pb.Mount_TYPE_BIND:
+		return invalid("mount %s: bind-recursive and bind-create-src are only for type=bind", m.Target)
+	case (m.VolumeNoCopy || m.VolumeSubpath != "") && m.Type != pb.Mount_TYPE_VOLUME:
+		return invalid("mount %s: volume-nocopy and volume-subpath are only for type=volume", m.Target)
 	case (m.TmpfsSizeBytes != 0 || m.TmpfsMode != 0) && m.Type != pb.Mount_TYPE_TMPFS:
 		return invalid("mount %s: tmpfs-size and tmpfs-mode are only for type=tmpfs", m.Target)
 	}
@@ -193,14 +196,14 @@ func checkBind(m *pb.Mount) error {
 		return invalid("mount %s: there is no bind-propagation %q", m.Target, m.BindPropagation).
 			WithTry("bind-propagation=rprivate|private|rshared|shared|rslave|slave")
 	}
-	return nil
+	return checkBindOptions(m)
 }
 
 func checkVolume(m *pb.Mount) error {
 	if m.Source != "" && !isTemplate(m.Source) && !namePattern.MatchString(m.Source) {
 		return invalid("mount %s: %q is no name of a volume", m.Target, m.Source).WithTry("type=bind for a path of the host")
 	}
-	return nil
+	return checkSubpath(m)
 }
 
 func checkTmpfs(m *pb.Mount) error {

@@ -119,7 +119,7 @@ func TestCreateServiceRefuses(t *testing.T) {
 		`the source "rel" must be an absolute`:                                  mount(&pb.Mount{Type: bind, Source: "rel", Target: "/d"}),
 		`there is no bind-propagation "up"`:                                     mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", BindPropagation: "up"}),
 		"bind-propagation is only for":                                          mount(&pb.Mount{Type: volume, Target: "/d", BindPropagation: "shared"}),
-		"volume-nocopy is only for":                                             mount(&pb.Mount{Type: tmpfs, Target: "/d", VolumeNoCopy: true}),
+		"volume-nocopy and volume-subpath ":                                     mount(&pb.Mount{Type: tmpfs, Target: "/d", VolumeNoCopy: true}),
 		"tmpfs-size and tmpfs-mode are only":                                    mount(&pb.Mount{Type: bind, Source: "/s", Target: "/d", TmpfsSizeBytes: 1}),
 		`"/etc" is no name of a volume`:                                         mount(&pb.Mount{Type: volume, Source: "/etc", Target: "/d"}),
 		"a tmpfs has no source":                                                 mount(&pb.Mount{Type: tmpfs, Source: "x", Target: "/d"}),

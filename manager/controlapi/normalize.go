@@ -89,6 +89,9 @@ func normalContainer(c *pb.ContainerSpec) error {
 	for i, name := range c.CapDrop {
 		c.CapDrop[i] = normalCapability(name)
 	}
+	for i, device := range c.Devices {
+		c.Devices[i] = normalDevice(device)
+	}
 	return nil
 }
 
