@@ -38,6 +38,23 @@ func BenchmarkPlaceGroup(b *testing.B) {
 	}
 }
 
+// Nodes are filled one after the other; a group looks at all of them once.
+func BenchmarkPack(b *testing.B) {
+	for name, tasks := range map[string]int{"lone": 1, "tasks=50000": 50_000} {
+		b.Run(name+"/nodes=5000", func(b *testing.B) {
+			s, g := largeSet(5000), groupFor("web", needMemory(1<<30), tasks)
+			s.SetStrategy(pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK)
+			for b.Loop() {
+				placed, _ := s.Place(g, epoch)
+				b.StopTimer()
+				undo(s, placed)
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(len(g.Tasks)*b.N)/b.Elapsed().Seconds(), "tasks/s")
+		})
+	}
+}
+
 func BenchmarkPlaceLone(b *testing.B) {
 	constrained := constrainedBy("node.labels.rack==r07")
 	for name, spec := range map[string]*pb.TaskSpec{

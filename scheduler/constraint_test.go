@@ -29,6 +29,23 @@ func TestParseConstraintRefuses(t *testing.T) {
 		"node.ip != 10.0.0.0/33":      "neither an IP address nor a subnet",
 		"node.role == boss":           "manager or worker",
 		"node.platform.version == 11": "unknown key",
+		"node.labels.a in":            "no operator",
+		"node.labels.a in ()":         "a value in the list is empty",
+		"node.labels.a in (x,,y)":     "a value in the list is empty",
+		"node.labels.a notin x,y":     "no operator",
+		"a b in (x)":                  "no operator",
+		"disk in (x)":                 `unknown key "disk"`,
+		"node.role in (worker,boss)":  "manager or worker",
+		"node.ip notin (10.0.0.1,x)":  "neither an IP address nor a subnet",
+		"node.id exists":              "only for labels",
+		"node.role !exists":           "only for labels",
+		"node.ip < 10":                "only for labels",
+		"node.labels.a exists x":      "no operator",
+		"node.labels.a <":             "no value",
+		"node.labels.a <= 3":          "the operator is",
+		"node.labels.a < many":        "not a number",
+		"node.labels.a > inf":         "not a number",
+		"node.labels.a < 3 != 2":      "more than one operator",
 	} {
 		_, err := ParseConstraint(text)
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), want) {
@@ -45,7 +62,7 @@ func TestParseConstraintRefuses(t *testing.T) {
 }
 
 func TestConstraintMatches(t *testing.T) {
-	n := testNode("n1", label("disk", "SSD"), label("odd", "a.*(b)?"), engineLabel("zone", "east"))
+	n := testNode("n1", label("disk", "SSD"), label("odd", "a.*(b)?"), label("bare", ""), label("cores", "8"), engineLabel("zone", "east"))
 	for text, want := range map[string]bool{
 		"node.id==n1":                        true,
 		"NODE.ID == N1":                      true,
@@ -81,6 +98,36 @@ func TestConstraintMatches(t *testing.T) {
 		"node.labels.zone != east":           true,
 		"node.labels.com.example/a-b_c != 1": true,
 		"node.labels.disk==ssd=x":            false,
+
+		"node.labels.disk in (hdd, SSD)":         true,
+		"node.labels.disk in(hdd,nvme)":          false,
+		"node.labels.disk notin (hdd,nvme)":      true,
+		"node.labels.disk notin (hdd,ssd)":       false,
+		"node.labels.none in (x)":                false,
+		"node.labels.none notin (x)":             true,
+		"node.hostname in (n1,n2)":               true,
+		"node.id notin (n1,n2)":                  false,
+		"node.role in (manager,worker)":          true,
+		"node.ip in (10.9.0.0/16,10.1.0.0/16)":   true,
+		"node.ip notin (10.9.0.0/16,10.1.2.3)":   false,
+		"node.platform.arch in (aarch64,x86_64)": true,
+		"node.labels.disk exists":                true,
+		"node.labels.bare exists":                true,
+		"node.labels.bare !exists":               false,
+		"node.labels.none exists":                false,
+		"node.labels.none!exists":                true,
+		"engine.labels.zone exists":              true,
+		"engine.labels.disk !exists":             true,
+		"node.labels.cores < 9":                  true,
+		"node.labels.cores<8":                    false,
+		"node.labels.cores > 7.5":                true,
+		"node.labels.cores > 10":                 false, // as a text it would be more
+		"node.labels.disk < 10":                  false,
+		"node.labels.disk > 10":                  false,
+		"node.labels.none < 10":                  false,
+		"engine.labels.zone > -1":                false,
+		"node.labels.odd in (a.*(b)?,c)":         true,
+		"node.labels.disk == ssd in (a)":         false,
 	} {
 		c, err := ParseConstraint(text)
 		if err != nil {
@@ -126,6 +173,8 @@ func TestParseSpread(t *testing.T) {
 func FuzzParseConstraint(f *testing.F) {
 	for _, seed := range []string{
 		"node.labels.disk == ssd", "engine.labels.a!=B", "node.ip==10.0.0.0/8", "node.ip!=::1",
+		"node.labels.a in (b, A,a)", "node.ip notin (::1,10.0.0.0/8)", "node.labels.gpu exists", "node.labels.gpu!exists",
+		"node.labels.cores<1e3", "engine.labels.x > -0", "node.platform.arch in (x86_64,amd64)",
 		"node.role==manager", "NODE.PLATFORM.ARCH==x86_64", "a==b==c", "node.id====", "!=",
 	} {
 		f.Add(seed)

@@ -93,6 +93,49 @@ func TestSummaryAndHint(t *testing.T) {
 			"0 of 1 nodes fit: 1 lacks label room=room 1",
 			"minictl node update --label-add 'room=room 1' n1",
 		},
+		{
+			"a list",
+			[]*pb.Node{testNode("n1"), testNode("n2", hdd)},
+			constrainedBy("node.labels.disk in (ssd,nvme)"),
+			"0 of 2 nodes fit: 2 lack label disk in (nvme, ssd)",
+			"minictl node update --label-add disk=nvme n1",
+		},
+		{
+			"what may not be",
+			[]*pb.Node{testNode("n1", hdd), testNode("n2", hdd)},
+			constrainedBy("node.labels.disk notin (hdd,tape)"),
+			"0 of 2 nodes fit: 2 have label disk in (hdd, tape)", "",
+		},
+		{
+			"any value",
+			[]*pb.Node{testNode("n1"), testNode("n2")},
+			constrainedBy("node.labels.gpu exists"),
+			"0 of 2 nodes fit: 2 lack label gpu", "minictl node update --label-add gpu n1",
+		},
+		{
+			"no value",
+			[]*pb.Node{testNode("n1", hdd)},
+			constrainedBy("node.labels.disk !exists"),
+			"0 of 1 nodes fit: 1 has label disk", "",
+		},
+		{
+			"numbers",
+			[]*pb.Node{testNode("n1", engineLabel("cores", "4")), testNode("n2")},
+			constrainedBy("engine.labels.cores > 4"),
+			"0 of 2 nodes fit: 2 lack engine label cores > 4", "",
+		},
+		{
+			"attributes in lists",
+			[]*pb.Node{testNode("n1"), testNode("n2")},
+			constrainedBy("node.hostname in (a,b)"),
+			"0 of 2 nodes fit: 2 are not named a or b", "",
+		},
+		{
+			"an address",
+			[]*pb.Node{testNode("n1")},
+			constrainedBy("node.ip notin (10.0.0.0/8, 192.168.0.0/16)"),
+			"0 of 1 nodes fit: 1 is in 10.0.0.0/8 or 192.168.0.0/16", "",
+		},
 		{"fits", []*pb.Node{testNode("n1"), testNode("n2", state(down))}, nil, "1 of 2 nodes fit: 1 is down", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

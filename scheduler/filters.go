@@ -35,6 +35,7 @@ var filters = [...]filter{
 	{name: "ready", fits: ready, why: whyReady},
 	{name: "availability", fits: available, why: whyAvailable},
 	{name: "resources", fits: enough, why: whyEnough},
+	{name: "generic-resources", fits: enoughGeneric, why: whyEnoughGeneric},
 	{name: "constraints", fits: constrained, why: whyConstrained},
 	{name: "platform", fits: runsImage, why: whyRunsImage},
 	{name: "networks", fits: reached, why: whyReached},
@@ -51,7 +52,7 @@ func lasting(n *node, need *Requirements) bool {
 
 // fits tells whether a usable node of the right class has room.
 func (q *query) fits(n *node) bool {
-	return enough(q, n) && portsFree(q, n) && belowMax(q, n)
+	return enough(q, n) && enoughGeneric(q, n) && portsFree(q, n) && belowMax(q, n)
 }
 
 func ready(_ *query, n *node) bool { return n.state == pb.NodeState_NODE_STATE_READY }

@@ -103,6 +103,10 @@ func needMemory(bytes int64) *pb.TaskSpec {
 	return &pb.TaskSpec{Resources: &pb.ResourceRequirements{ReserveMemoryBytes: bytes}}
 }
 
+func needGeneric(kind string, count int64) *pb.TaskSpec {
+	return &pb.TaskSpec{Resources: &pb.ResourceRequirements{Generic: []*pb.GenericRequest{{Kind: kind, Count: count}}}}
+}
+
 func constrainedBy(texts ...string) *pb.TaskSpec {
 	return &pb.TaskSpec{Placement: &pb.Placement{Constraints: texts}}
 }

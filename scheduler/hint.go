@@ -70,10 +70,17 @@ func (a *advisor) missingLabel(n *node) (string, bool) {
 		if c.matches(n) {
 			continue
 		}
-		if label != "" || c.invalid || !c.equal || c.key != nodeLabels || n.labels[c.label] != "" {
+		if label != "" || c.invalid || c.key != nodeLabels || n.labels[c.label] != "" {
 			return "", false
 		}
-		label = c.label + "=" + c.value
+		switch c.op {
+		case opEqual, opIn:
+			label = c.label + "=" + c.values[0]
+		case opExists:
+			label = c.label
+		default:
+			return "", false
+		}
 	}
 	return label, label != ""
 }
@@ -125,7 +132,7 @@ func quote(word string) string {
 
 // ofNode names the filters that judge a node by itself, and not by what runs
 // there or how it is.
-var ofNode = []string{"constraints", "platform", "resources"}
+var ofNode = []string{"constraints", "platform", "resources", "generic-resources"}
 
 // StillFits tells whether a task may be on a node, whatever else runs there, and
 // whether it may stay when the node or what the service asks for has changed:
@@ -134,7 +141,7 @@ var ofNode = []string{"constraints", "platform", "resources"}
 // why says so in words that follow the node's name.
 func StillFits(t *pb.Task, n *pb.Node, spec *pb.TaskSpec) (ok bool, why string) {
 	need := Compile(spec)
-	if len(need.constraints) == 0 && len(need.platforms) == 0 && need.need == (resources{}) {
+	if len(need.constraints) == 0 && len(need.platforms) == 0 && len(need.generic) == 0 && need.need == (resources{}) {
 		return true, ""
 	}
 	s := NewSet()

@@ -19,10 +19,13 @@ type node struct {
 	state        pb.NodeState
 	availability pb.NodeAvailability
 	total        resources
+	generic      map[string]int64
 
 	held  int // tasks that hold resources
 	tasks int // of these, the ones that are wanted
 	ports map[hostPort]int
+	// taken is how much of each generic resource they hold.
+	taken map[string]int64
 	level int // in Set.levels, -1 for none
 }
 
@@ -84,10 +87,10 @@ func totalOf(p *pb.Node) resources {
 // kept, so it must not be changed afterwards.
 func (s *Set) PutNode(p *pb.Node) {
 	n := s.nodeAt(p.GetId())
-	a, total := attributesOf(p), totalOf(p)
+	a, total, generic := attributesOf(p), totalOf(p), genericOf(p)
 	state, availability := p.GetStatus().GetState(), p.GetSpec().GetAvailability()
 	fresh, changed := !n.known, !n.attributes.equal(a)
-	if !fresh && !changed && n.total == total && n.state == state && n.availability == availability {
+	if !fresh && !changed && n.total == total && maps.Equal(n.generic, generic) && n.state == state && n.availability == availability {
 		return
 	}
 	if fresh {
@@ -95,7 +98,8 @@ func (s *Set) PutNode(p *pb.Node) {
 	}
 	s.free[n.pos].cpu += total.cpu - n.total.cpu
 	s.free[n.pos].mem += total.mem - n.total.mem
-	n.known, n.attributes, n.total, n.state, n.availability = true, a, total, state, availability
+	n.known, n.attributes, n.total, n.generic = true, a, total, generic
+	n.state, n.availability = state, availability
 	if fresh || changed {
 		s.classify(n)
 	}
@@ -114,7 +118,7 @@ func (s *Set) RemoveNode(id string) {
 	s.changes++
 	s.free[n.pos].cpu -= n.total.cpu
 	s.free[n.pos].mem -= n.total.mem
-	n.known, n.total = false, resources{}
+	n.known, n.total, n.generic = false, resources{}, nil
 	s.classify(n)
 	s.index(n)
 	s.forgetGhost(n)

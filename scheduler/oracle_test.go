@@ -21,6 +21,7 @@ type oracleNode struct {
 	*pb.Node
 	memory  int64
 	ports   map[uint32]bool
+	gpus    int64
 	service int
 	tasks   int
 	flaps   bool
@@ -30,6 +31,20 @@ type oracle struct {
 	nodes  []*oracleNode
 	spec   *pb.TaskSpec
 	spread []string
+	pack   bool
+}
+
+// oracleConstraints are what the constraints that drawSpec knows mean.
+var oracleConstraints = map[string]func(labels map[string]string) bool{
+	"node.labels.disk==ssd":           func(l map[string]string) bool { return l["disk"] == "ssd" },
+	"node.labels.disk!=ssd":           func(l map[string]string) bool { return l["disk"] != "ssd" },
+	"node.labels.disk in (ssd,nvme)":  func(l map[string]string) bool { return l["disk"] == "ssd" || l["disk"] == "nvme" },
+	"node.labels.disk notin (ssd,hd)": func(l map[string]string) bool { return l["disk"] != "ssd" },
+	"node.labels.rack exists":         func(l map[string]string) bool { return l["rack"] != "" },
+	"node.labels.rack !exists":        func(l map[string]string) bool { return l["rack"] == "" },
+	"node.labels.rack < 3":            func(l map[string]string) bool { return l["rack"] == "1" || l["rack"] == "2" },
+	"node.labels.rack > 1":            func(l map[string]string) bool { return l["rack"] == "2" || l["rack"] == "3" },
+	"node.ip in (10.0.0.0/8)":         func(map[string]string) bool { return true },
 }
 
 func (o *oracle) feasible(n *oracleNode) bool {
@@ -41,8 +56,12 @@ func (o *oracle) feasible(n *oracleNode) bool {
 		return false
 	}
 	for _, text := range o.spec.GetPlacement().GetConstraints() {
-		if text == "node.labels.disk==ssd" && n.Spec.Labels["disk"] != "ssd" ||
-			text == "node.labels.disk!=ssd" && n.Spec.Labels["disk"] == "ssd" {
+		if !oracleConstraints[text](n.Spec.Labels) {
+			return false
+		}
+	}
+	for _, g := range o.spec.GetResources().GetGeneric() {
+		if g.Count > n.gpus {
 			return false
 		}
 	}
@@ -74,7 +93,20 @@ func (o *oracle) key(n *oracleNode) []int {
 		}
 		key = append(key, sum)
 	}
+	if o.pack {
+		return append(key, -o.fullness(n), -n.tasks)
+	}
 	return append(key, n.service, n.tasks)
+}
+
+// fullness is the share of a node's memory that is reserved, in parts of 840,
+// which every size that drawNode gives divides. Nobody reserves CPUs.
+func (o *oracle) fullness(n *oracleNode) int {
+	total := n.Description.Resources.MemoryBytes
+	if total == 0 {
+		return 0
+	}
+	return int((total - n.memory) * 840 / total)
 }
 
 func (o *oracle) best() []int {
@@ -91,6 +123,9 @@ func (o *oracle) best() []int {
 }
 
 func (o *oracle) give(n *oracleNode) {
+	for _, g := range o.spec.GetResources().GetGeneric() {
+		n.gpus -= g.Count
+	}
 	n.memory -= o.spec.GetResources().GetReserveMemoryBytes()
 	for _, p := range o.spec.GetPorts() {
 		n.ports[p.Published] = true
@@ -103,7 +138,10 @@ func drawNode(t *rapid.T, id string) *pb.Node {
 	n := testNode(id, memory(int64(rapid.IntRange(0, 8).Draw(t, "memory"))))
 	n.Status.State = rapid.SampledFrom([]pb.NodeState{3, 3, 3, 3, 2, 1}).Draw(t, "state")
 	n.Spec.Availability = rapid.SampledFrom([]pb.NodeAvailability{1, 1, 1, 1, 2, 3}).Draw(t, "availability")
-	for _, l := range [...]struct{ name, values string }{{"disk", "ssd hdd"}, {"az", "1 2"}, {"rack", "1 2 3"}} {
+	if gpus := rapid.IntRange(0, 3).Draw(t, "gpus"); gpus > 0 {
+		n.Description.Resources.Generic = []*pb.GenericResource{{Kind: "gpu", Count: int64(gpus)}}
+	}
+	for _, l := range [...]struct{ name, values string }{{"disk", "ssd hdd nvme"}, {"az", "1 2"}, {"rack", "1 2 3"}} {
 		if v := rapid.SampledFrom(append(strings.Fields(l.values), "")).Draw(t, l.name); v != "" {
 			n.Spec.Labels[l.name] = v
 		}
@@ -116,8 +154,12 @@ func drawSpec(t *rapid.T) (*pb.TaskSpec, []string) {
 		Resources: &pb.ResourceRequirements{ReserveMemoryBytes: int64(rapid.IntRange(0, 3).Draw(t, "need"))},
 		Placement: &pb.Placement{MaxReplicasPerNode: uint64(rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "max"))},
 	}
-	if c := rapid.SampledFrom([]string{"", "", "node.labels.disk==ssd", "node.labels.disk!=ssd"}).Draw(t, "constraint"); c != "" {
-		spec.Placement.Constraints = []string{c}
+	for range rapid.SampledFrom([]int{0, 0, 1, 1, 2}).Draw(t, "constraints") {
+		c := rapid.SampledFrom(slices.Sorted(maps.Keys(oracleConstraints))).Draw(t, "constraint")
+		spec.Placement.Constraints = append(spec.Placement.Constraints, c)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "wants gpus") == 0 {
+		spec.Resources.Generic = []*pb.GenericRequest{{Kind: "gpu", Count: int64(rapid.IntRange(1, 2).Draw(t, "gpus"))}}
 	}
 	if rapid.IntRange(0, 4).Draw(t, "publishes") == 0 {
 		spec.Ports = publishing(80).Ports
@@ -133,10 +175,16 @@ func TestPlaceAgreesWithOracle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, o := NewSet(), &oracle{}
 		byID := map[string]*oracleNode{}
+		if o.pack = rapid.Bool().Draw(t, "pack"); o.pack {
+			s.SetStrategy(pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK)
+		}
 		for i := range rapid.IntRange(1, 80).Draw(t, "nodes") {
 			n := drawNode(t, fmt.Sprintf("n%02d", i))
 			s.PutNode(n)
 			on := &oracleNode{Node: n, memory: n.Description.Resources.MemoryBytes, ports: map[uint32]bool{}}
+			for _, g := range n.Description.Resources.Generic {
+				on.gpus = g.Count
+			}
 			byID[n.Id] = on
 			o.nodes = append(o.nodes, on)
 		}
@@ -207,8 +255,8 @@ func books(s *Set) map[string]string {
 			}
 		}
 		ports := slices.SortedFunc(maps.Keys(n.ports), func(a, b hostPort) int { return cmp.Compare(a.port, b.port) })
-		lines[n.id] = fmt.Sprintf("known=%v free=%v held=%d tasks=%d ports=%v level=%d indexed=%d services=%v class=%v",
-			n.known, s.free[n.pos], n.held, n.tasks, ports, n.level, indexed, services, s.candidates(ssd).has(n.pos))
+		lines[n.id] = fmt.Sprintf("known=%v free=%v generic=%v-%v held=%d tasks=%d ports=%v level=%d indexed=%d services=%v class=%v",
+			n.known, s.free[n.pos], n.generic, n.taken, n.held, n.tasks, ports, n.level, indexed, services, s.candidates(ssd).has(n.pos))
 		if s.slots[n.pos] != n {
 			lines[n.id] += " misplaced"
 		}
@@ -245,7 +293,7 @@ func TestAccountEqualsRebuild(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := NewSet()
 		nodes, tasks := map[string]*pb.Node{}, map[string]*pb.Task{}
-		needs := [...]*Requirements{Compile(nil), Compile(needMemory(2)), Compile(publishing(80)), ssd, byRack}
+		needs := [...]*Requirements{Compile(nil), Compile(needMemory(2)), Compile(publishing(80)), Compile(needGeneric("gpu", 2)), ssd, byRack}
 		needOf := func(task *pb.Task) *Requirements { return needs[task.Slot] }
 		s.candidates(ssd)
 		s.partition(byRack.spread)

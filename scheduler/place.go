@@ -50,9 +50,12 @@ func (s *Set) Place(g Group, now time.Time) ([]Decision, []Waiting) {
 	}
 	r := s.newRun(g, now)
 	r.want = len(g.Tasks)
-	if len(g.Need.spread) > 0 {
+	switch {
+	case s.pack:
+		r.packed()
+	case len(g.Need.spread) > 0:
 		r.spread()
-	} else {
+	default:
 		r.fill()
 	}
 	if r.missing() && len(lent) == 0 && g.Need.maxPerNode == 0 {

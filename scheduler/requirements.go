@@ -16,6 +16,7 @@ type Requirements struct {
 	ports       []hostPort
 	spread      []SpreadKey
 	need        resources
+	generic     []genericNeed
 	maxPerNode  int
 	// overlay is set for tasks on a network that reaches over nodes, encrypted if
 	// one of these is.
@@ -63,6 +64,7 @@ func Compile(spec *pb.TaskSpec, networks ...*pb.Network) *Requirements {
 			cpu: spec.GetResources().GetReserveNanoCpus(),
 			mem: spec.GetResources().GetReserveMemoryBytes(),
 		},
+		generic:    genericNeeds(spec.GetResources().GetGeneric()),
 		ports:      hostPorts(spec.GetPorts()),
 		maxPerNode: int(min(spec.GetPlacement().GetMaxReplicasPerNode(), 1<<31)),
 	}
@@ -89,7 +91,7 @@ func Compile(spec *pb.TaskSpec, networks ...*pb.Network) *Requirements {
 		}
 	}
 	r.class = r.className()
-	r.key = fmt.Sprintf("%s\x00%d %d %v", r.class, r.need.cpu, r.need.mem, r.ports)
+	r.key = fmt.Sprintf("%s\x00%d %d %v %v", r.class, r.need.cpu, r.need.mem, r.generic, r.ports)
 	return r
 }
 

@@ -8,7 +8,8 @@
 // comes first by, in this order: not flapping for this service version, fewest
 // tasks of the service in its bucket of each spread preference, fewest tasks of
 // the service, fewest tasks, and a position on a ring that starts elsewhere for
-// each service. The rules are Docker Swarm's.
+// each service. The rules are Docker Swarm's. With the strategy binpack (pack.go)
+// nodes are filled instead: the fullest that fits comes first.
 //
 // No task costs a look at every node. Nodes have a position each; one bitset
 // per number of tasks, and one per class of constraints, turn "the emptiest
@@ -40,6 +41,8 @@ type Set struct {
 	vacant   []int
 	tasks    map[string]holding
 	services map[string]*service
+	// pack fills nodes one after the other instead of spreading tasks over them.
+	pack bool
 	// levels[k] is the usable nodes that have k tasks.
 	levels  []level
 	classes map[string]*class
@@ -93,6 +96,12 @@ func NewSet() *Set {
 		partitions: map[string]*partition{},
 		unfit:      map[string]struct{}{},
 	}
+}
+
+// SetStrategy says which of the nodes that fit is best from now on. Tasks that
+// have a node stay there.
+func (s *Set) SetStrategy(strategy pb.PlacementStrategy) {
+	s.pack = strategy == pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK
 }
 
 // Eased counts the changes that may have made room for a task that did not
@@ -181,6 +190,7 @@ func (s *Set) hold(h holding) {
 		}
 		n.ports[p]++
 	}
+	n.takeGeneric(h.need.generic, 1)
 	n.held++
 	if h.wanted {
 		n.tasks++
@@ -198,6 +208,7 @@ func (s *Set) release(h holding) {
 			delete(n.ports, p)
 		}
 	}
+	n.takeGeneric(h.need.generic, -1)
 	n.held--
 	if h.wanted {
 		n.tasks--

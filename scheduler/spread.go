@@ -7,13 +7,20 @@ type candidate struct {
 	service  int // tasks of the service
 	tasks    int
 	ring     int // distance from the service's start on the ring of positions
+	// pack has the fullest node first.
+	pack bool
+	full float64
 }
 
 func (c candidate) before(o candidate) bool {
 	switch {
 	case c.flapping != o.flapping:
 		return o.flapping
-	case c.service != o.service:
+	case c.pack && c.full != o.full:
+		return c.full > o.full
+	case c.pack && c.tasks != o.tasks:
+		return c.tasks > o.tasks
+	case !c.pack && c.service != o.service:
 		return c.service < o.service
 	case c.tasks != o.tasks:
 		return c.tasks < o.tasks
@@ -23,12 +30,25 @@ func (c candidate) before(o candidate) bool {
 
 func (r *run) candidate(n *node) candidate {
 	size := len(r.set.slots)
-	return candidate{
+	c := candidate{
 		node:     n,
 		flapping: r.flapping[n],
 		service:  r.service.nodes[n],
 		tasks:    n.tasks,
 		ring:     (n.pos - r.start + size) % size,
+	}
+	if r.set.pack {
+		c.pack, c.full = true, r.set.fullness(n)
+	}
+	return c
+}
+
+// took brings a candidate up to date after it was given a task.
+func (c *candidate) took(s *Set) {
+	c.service++
+	c.tasks++
+	if c.pack {
+		c.full = s.fullness(c.node)
 	}
 }
 
@@ -174,8 +194,7 @@ func (r *run) descend(b *branch) {
 		c := b.walk.at
 		r.take(c.node)
 		if r.fits(c.node) {
-			c.service++
-			c.tasks++
+			c.took(r.set)
 			b.leaf.push(c)
 		}
 		if !b.walk.advance(r) {
@@ -186,8 +205,7 @@ func (r *run) descend(b *branch) {
 	n := b.leaf[0].node
 	r.take(n)
 	if r.fits(n) {
-		b.leaf[0].service++
-		b.leaf[0].tasks++
+		b.leaf[0].took(r.set)
 		b.leaf.fix()
 	} else {
 		b.leaf.pop()

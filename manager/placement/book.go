@@ -69,6 +69,7 @@ func (e *entry) waits() bool { return !e.gone && e.node == "" }
 
 func newBook(v store.View, now func() store.View) *book {
 	b := &book{set: scheduler.NewSet(), view: now, services: map[string]*service{}, waiting: map[string]*entry{}}
+	b.set.SetStrategy(v.Cluster().GetSpec().GetPlacementStrategy())
 	for n := range v.Nodes() {
 		b.set.PutNode(n)
 	}
@@ -85,6 +86,10 @@ func newBook(v store.View, now func() store.View) *book {
 func (b *book) observe(changes []store.Change) {
 	for _, c := range changes {
 		switch c.Kind {
+		case pb.Kind_KIND_CLUSTER:
+			if cluster, ok := c.New.(*pb.Cluster); ok {
+				b.set.SetStrategy(cluster.GetSpec().GetPlacementStrategy())
+			}
 		case pb.Kind_KIND_NODE:
 			if n, ok := c.New.(*pb.Node); ok && n != nil {
 				b.set.PutNode(n)

@@ -66,7 +66,7 @@ func (p *Placement) Run(ctx context.Context) error {
 // session is one gapless stretch of watching, from a snapshot on. It returns
 // when all its proposals have.
 func (p *Placement) session(ctx context.Context) error {
-	view, watch := p.State.ViewAndWatch(pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
+	view, watch := p.State.ViewAndWatch(pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
 	defer watch.Close()
 	ctx, stop := context.WithCancel(ctx)
 	l := &loop{
