@@ -1,7 +1,6 @@
 package controlapi
 
 import (
-	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -61,7 +60,7 @@ func checkService(spec *pb.ServiceSpec) error {
 		checkAttachments(task.Networks),
 		checkEndpoint(spec),
 		checkLog(task.Log),
-		checkUpdate(spec.Update),
+		checkRollouts(spec),
 	)
 }
 
@@ -165,18 +164,6 @@ func checkPlacement(p *pb.Placement) error {
 		}
 	}
 	return nil
-}
-
-func checkUpdate(u *pb.UpdateConfig) error {
-	switch {
-	case pb.UpdateConfig_FailureAction_name[int32(u.FailureAction)] == "":
-		return invalid("update-failure-action: there is no action %d", u.FailureAction).WithTry("--update-failure-action pause|continue")
-	case pb.UpdateConfig_Order_name[int32(u.Order)] == "":
-		return invalid("update-order: there is no order %d", u.Order).WithTry("--update-order stop-first|start-first")
-	case math.IsNaN(u.MaxFailureRatio) || u.MaxFailureRatio < 0 || u.MaxFailureRatio > 1:
-		return invalid("update-max-failure-ratio: %g is not between 0 and 1", u.MaxFailureRatio).WithTry("--update-max-failure-ratio 0.2")
-	}
-	return firstOf(checkDuration("update-delay", u.Delay), checkDuration("update-monitor", u.Monitor))
 }
 
 func checkLog(l *pb.LogConfig) error {

@@ -51,17 +51,23 @@ func TestCreateServiceRefuses(t *testing.T) {
 			s.Mode = &pb.ServiceSpec_Global{}
 			s.Task.Placement = &pb.Placement{MaxReplicasPerNode: 1}
 		},
-		"limit-cpu: 0.0005 CPUs are too few":    resources(&pb.ResourceRequirements{LimitNanoCpus: 5e5}),
-		"reserve-cpu: -1 CPUs":                  resources(&pb.ResourceRequirements{ReserveNanoCpus: -1e9}),
-		"limit-memory: 1024 bytes are too few":  resources(&pb.ResourceRequirements{LimitMemoryBytes: 1024}),
-		"reserve-memory: more is reserved":      resources(&pb.ResourceRequirements{LimitMemoryBytes: 8 << 20, ReserveMemoryBytes: 16 << 20}),
-		"limit-pids: -1 is negative":            resources(&pb.ResourceRequirements{LimitPids: -1}),
-		"restart-condition: there is no":        func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Condition: 9} },
-		"restart-delay: -1s":                    func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Delay: durationpb.New(-time.Second)} },
-		"update-order: there is no":             func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{Order: 7} },
-		"update-failure-action: there is no":    func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{FailureAction: 7} },
-		"update-max-failure-ratio: 1.5":         func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{MaxFailureRatio: 1.5} },
-		"update-max-failure-ratio: NaN":         func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{MaxFailureRatio: math.NaN()} },
+		"limit-cpu: 0.0005 CPUs are too few":   resources(&pb.ResourceRequirements{LimitNanoCpus: 5e5}),
+		"reserve-cpu: -1 CPUs":                 resources(&pb.ResourceRequirements{ReserveNanoCpus: -1e9}),
+		"limit-memory: 1024 bytes are too few": resources(&pb.ResourceRequirements{LimitMemoryBytes: 1024}),
+		"reserve-memory: more is reserved":     resources(&pb.ResourceRequirements{LimitMemoryBytes: 8 << 20, ReserveMemoryBytes: 16 << 20}),
+		"limit-pids: -1 is negative":           resources(&pb.ResourceRequirements{LimitPids: -1}),
+		"restart-condition: there is no":       func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Condition: 9} },
+		"restart-delay: -1s":                   func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Delay: durationpb.New(-time.Second)} },
+		"update-order: there is no":            func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{Order: 7} },
+		"update-failure-action: there is no":   func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{FailureAction: 7} },
+		"update-max-failure-ratio: 1.5":        func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{MaxFailureRatio: 1.5} },
+		"update-max-failure-ratio: NaN":        func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{MaxFailureRatio: math.NaN()} },
+		"update-deadline: -1s":                 func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{Deadline: durationpb.New(-time.Second)} },
+		"rollback-order: there is no":          func(s *pb.ServiceSpec) { s.Rollback = &pb.UpdateConfig{Order: 7} },
+		"rollback-max-failure-ratio: -1":       func(s *pb.ServiceSpec) { s.Rollback = &pb.UpdateConfig{MaxFailureRatio: -1} },
+		"a rollback is not rolled back": func(s *pb.ServiceSpec) {
+			s.Rollback = &pb.UpdateConfig{FailureAction: pb.UpdateConfig_FAILURE_ACTION_ROLLBACK}
+		},
 		"update-monitor: -1s":                   func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{Monitor: durationpb.New(-time.Second)} },
 		`constraint "node.colour==red"`:         func(s *pb.ServiceSpec) { s.Task.Placement = &pb.Placement{Constraints: []string{"node.colour==red"}} },
 		`placement preference "node.id"`:        func(s *pb.ServiceSpec) { s.Task.Placement = &pb.Placement{Spread: []string{"node.id"}} },
@@ -230,8 +236,10 @@ func TestDefaultsAreMadeExplicitOnce(t *testing.T) {
 		Update: &pb.UpdateConfig{
 			Parallelism: 1, Monitor: durationpb.New(5 * time.Second),
 			FailureAction: pb.UpdateConfig_FAILURE_ACTION_PAUSE, Order: pb.UpdateConfig_ORDER_STOP_FIRST,
+			Deadline: durationpb.New(10 * time.Minute),
 		},
 	}
+	want.Rollback = want.Update
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("stored spec (-want +got):\n%s", diff)
 	}

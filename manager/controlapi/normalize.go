@@ -34,7 +34,7 @@ func normalService(spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 	if spec.Mode == nil {
 		spec.Mode = &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: 1}}
 	}
-	spec.Update = normalUpdate(spec.Update)
+	spec.Update, spec.Rollback = normalRollout(spec.Update), normalRollout(spec.Rollback)
 	spec.Task.Restart = normalRestart(spec.Task.Restart)
 	if spec.EndpointMode == pb.EndpointMode_ENDPOINT_MODE_UNSPECIFIED {
 		spec.EndpointMode = pb.EndpointMode_ENDPOINT_MODE_VIP
@@ -43,22 +43,6 @@ func normalService(spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 		normalPort(p)
 	}
 	return spec, normalContainer(spec.Task.Container)
-}
-
-func normalUpdate(u *pb.UpdateConfig) *pb.UpdateConfig {
-	if u == nil {
-		u = &pb.UpdateConfig{Parallelism: 1}
-	}
-	if u.FailureAction == pb.UpdateConfig_FAILURE_ACTION_UNSPECIFIED {
-		u.FailureAction = pb.UpdateConfig_FAILURE_ACTION_PAUSE
-	}
-	if u.Order == pb.UpdateConfig_ORDER_UNSPECIFIED {
-		u.Order = pb.UpdateConfig_ORDER_STOP_FIRST
-	}
-	if u.Monitor == nil {
-		u.Monitor = durationpb.New(defaultMonitor)
-	}
-	return u
 }
 
 func normalRestart(r *pb.RestartPolicy) *pb.RestartPolicy {

@@ -2,6 +2,7 @@ package controlapi
 
 import (
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
@@ -35,15 +36,32 @@ func listedConfig(c *pb.Config) *pb.Config {
 // publicService always copies, for callers add the status.
 func publicService(s *pb.Service) *pb.Service {
 	s = proto.CloneOf(s)
-	if container := s.GetSpec().GetTask().GetContainer(); container != nil {
-		container.PullAuth = nil
-	}
+	withoutAuth(s.GetSpec().GetTask())
 	for _, v := range s.GetVersions() {
-		if container := v.GetSpec().GetContainer(); container != nil {
-			container.PullAuth = nil
-		}
+		withoutAuth(v.Spec)
+	}
+	for _, v := range s.GetHistory() {
+		withoutAuth(v.GetSpec().GetTask())
 	}
 	return s
+}
+
+func withoutAuth(t *pb.TaskSpec) {
+	if t.GetContainer() != nil {
+		t.Container.PullAuth = nil
+	}
+}
+
+// listedService leaves out the history, which is ten times the rest.
+func listedService(s *pb.Service) *pb.Service {
+	short := &pb.Service{}
+	s.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if field.Name() != "history" {
+			short.ProtoReflect().Set(field, v)
+		}
+		return true
+	})
+	return publicService(short)
 }
 
 // publicObject makes the public form of any object, for watches.
@@ -54,7 +72,7 @@ func publicObject(o store.Object) *pb.Object {
 	case *pb.Node:
 		return &pb.Object{Kind: &pb.Object_Node{Node: o}}
 	case *pb.Service:
-		return &pb.Object{Kind: &pb.Object_Service{Service: publicService(o)}}
+		return &pb.Object{Kind: &pb.Object_Service{Service: listedService(o)}}
 	case *pb.Task:
 		return &pb.Object{Kind: &pb.Object_Task{Task: o}}
 	case *pb.Secret:

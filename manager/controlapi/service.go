@@ -98,7 +98,7 @@ func answered(view store.View, serviceID string) *pb.Service {
 
 // serviceWarnings tells what is allowed but may not be meant, or cannot work yet.
 func serviceWarnings(view store.View, serviceID string, spec *pb.ServiceSpec) []string {
-	warnings := portWarnings(view, serviceID, spec)
+	warnings := append(portWarnings(view, serviceID, spec), orderWarnings(spec)...)
 	var networks []*pb.Network
 	for _, a := range spec.GetTask().GetNetworks() {
 		networks = append(networks, view.Network(a.NetworkId))
@@ -165,7 +165,7 @@ func (s *Server) ListServices(_ context.Context, req *pb.ListRequest) (*pb.ListS
 		if !passes(service) {
 			continue
 		}
-		public := publicService(service)
+		public := listedService(service)
 		public.Status = countTasks(view, service, nodes)
 		answer.Services = append(answer.Services, public)
 	}
