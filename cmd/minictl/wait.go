@@ -34,8 +34,13 @@ type waitFlags struct {
 }
 
 func (f *waitFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "do not wait until the service converged")
+	f.registerShown(cmd)
+}
+
+// registerShown adds the flags of a wait that cannot be left out.
+func (f *waitFlags) registerShown(cmd *cobra.Command) {
 	set := cmd.Flags()
-	set.BoolVarP(&f.detach, "detach", "d", false, "do not wait until the service converged")
 	set.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	set.StringVar(&f.progress, "progress", "auto", "auto, tty, plain, json or quiet")
 	set.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait; the work goes on after it")
