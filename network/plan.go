@@ -21,6 +21,8 @@ const (
 	vxlanOverhead     = 50
 	wireguardOverhead = 60
 	ipv6Overhead      = 20
+	// WireGuard fills what it encrypts up to a multiple of this, in bytes.
+	wireguardBlock = 16
 	// defaultMTU is assumed where a node does not know its own.
 	defaultMTU = 1500
 	// DefaultDataPathPort is VXLAN's registered one, as in Swarm.
@@ -112,6 +114,13 @@ func (s *State) pathMTU() int {
 	return int(mtu)
 }
 
+// secureMTU is the largest packet that WireGuard takes to all nodes. It needs no
+// filling, which would make it larger than the path takes.
+func (s *State) secureMTU() int {
+	mtu := s.pathMTU() - wireguardOverhead
+	return mtu - mtu%wireguardBlock
+}
+
 func dataPathPort(n *pb.AssignedNetwork) uint16 {
 	if p := n.GetDataPathPort(); p != 0 {
 		return uint16(p)
@@ -126,7 +135,7 @@ func (s *State) overlayOf(n *pb.AssignedNetwork) (overlay.Network, bool) {
 	if out.MTU == 0 {
 		out.MTU = s.pathMTU() - vxlanOverhead
 		if out.Encrypted {
-			out.MTU -= wireguardOverhead
+			out.MTU = s.secureMTU() - vxlanOverhead
 		}
 	}
 	if n.GetSpec().GetDriver() == pb.NetworkSpec_DRIVER_BRIDGE {
@@ -397,7 +406,7 @@ func (s *State) WireGuard() *wireguard.Wanted {
 	if !used || !ok || len(s.keys) == 0 {
 		return nil
 	}
-	w := &wireguard.Wanted{Port: port, Address: address, MTU: s.pathMTU() - wireguardOverhead}
+	w := &wireguard.Wanted{Port: port, Address: address, MTU: s.secureMTU()}
 	shared := s.keys[len(s.keys)-1].GetKey()
 	for _, id := range slices.Sorted(maps.Keys(s.peers)) {
 		p := s.peers[id]

@@ -170,8 +170,7 @@ func (s *State) Remove(key *pb.AssignmentKey) {
 	case pb.ItemKind_ITEM_KIND_ENDPOINT:
 		s.removeEndpoint(first, second)
 	case pb.ItemKind_ITEM_KIND_PEER:
-		delete(s.peers, first)
-		s.peerChanged(first)
+		s.removePeer(first)
 	case pb.ItemKind_ITEM_KIND_PUBLISHED:
 		s.unpublish(first)
 		delete(s.published, first)
@@ -347,8 +346,17 @@ func (s *State) putPeer(p *pb.NetworkPeer) {
 	if proto.Equal(old, p) {
 		return
 	}
+	mtu := s.pathMTU()
 	s.peers[p.GetNodeId()] = p
 	s.peerChanged(p.GetNodeId())
+	s.dirty.Resync = s.dirty.Resync || s.pathMTU() != mtu
+}
+
+func (s *State) removePeer(node string) {
+	mtu := s.pathMTU()
+	delete(s.peers, node)
+	s.peerChanged(node)
+	s.dirty.Resync = s.dirty.Resync || s.pathMTU() != mtu
 }
 
 func (s *State) peerChanged(node string) {
