@@ -95,6 +95,15 @@ func shell(t *testing.T, n *cluster.Node, script string) string {
 	return string(out)
 }
 
+// onHub runs commands where the nodes' cables end.
+func (w *world) onHub(script string) (out []byte, err error) {
+	_ = w.Outside(func() error {
+		out, err = exec.Command("sh", "-ec", script).CombinedOutput()
+		return err
+	})
+	return out, err
+}
+
 // containerOf finds the container of a task.
 func (w *world) containerOf(t *testing.T, task *pb.Task) (found container) {
 	t.Helper()

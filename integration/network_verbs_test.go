@@ -327,3 +327,59 @@ func TestNetworkChecked(t *testing.T) {
 	shell(t, deaf, "nft delete table inet firewall")
 	await(t, "all probes succeed again", patience, content)
 }
+
+// TestNarrowPath: when packets have to be smaller on the way to one node, large
+// answers still come through every kind of network and through the mesh.
+func TestNarrowPath(t *testing.T) {
+	w := sharedSwarm(t)
+	n, narrow := w.Nodes()[0], w.Nodes()[3]
+	w.network(t, "wide")
+	w.network(t, "coded", "-o", "encrypted")
+	tasks := w.create(t, n, service{name: "bulky", replicas: 5, global: true, flags: []string{"--network", "wide", "--network", "coded",
+		"--publish", "18140:8080", "--env", "QUIET=1", "--stop-grace-period", "1s"}})
+	large := func() error {
+		here := w.containerOf(t, tasksOn(tasks, idOf(t, n, narrow.Name))[0])
+		for i, task := range tasks {
+			there := w.containerOf(t, task)
+			for _, try := range []struct {
+				from container
+				host string
+			}{{here, addressOn(t, task, 0)}, {here, addressOn(t, task, 1)}, {there, "bulky"}} {
+				if _, err := runBeside(try.from, "load", "http://"+try.host+":8080/?size=300000", "3", "1", "oneshot"); err != nil {
+					return fmt.Errorf("task %d: %w", i, err)
+				}
+			}
+		}
+		for _, entry := range w.Nodes() {
+			if out, err := w.outside(t, "load", fmt.Sprintf("http://%s:18140/?size=300000", entry.Addr), "10", "2", "oneshot"); err != nil {
+				return fmt.Errorf("through %s: %w: %s", entry.Name, err, out)
+			}
+		}
+		return nil
+	}
+	await(t, "large answers", patience, large)
+	resize := func(bytes int) {
+		t.Helper()
+		shell(t, narrow, fmt.Sprint("ip link set eth0 mtu ", bytes))
+		if out, err := w.onHub(fmt.Sprint("ip link set port4 mtu ", bytes)); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		// It tells of itself when its minid starts, and each minute.
+		if err := narrow.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := narrow.Start(); err != nil {
+			t.Error(err)
+		}
+		w.awaitReady(t, 5)
+	}
+	resize(1300)
+	defer resize(1500)
+	t.Logf("large answers after %v", await(t, "large answers by small packets", patience, large))
+	await(t, "a check of the narrow path", patience, func() error {
+		if res := try(t, n, "network", "check"); res.Code != 0 {
+			return fmt.Errorf("%s%s", res.Stdout, res.Stderr)
+		}
+		return nil
+	})
+}
