@@ -35,6 +35,7 @@ func prettyService(w io.Writer, s *pb.Service) {
 	prettyRestart(p, sp.GetTask().GetRestart())
 	prettyContainer(p, sp.GetTask().GetContainer())
 	prettyResources(p, sp.GetTask().GetResources())
+	prettyLog(p, sp.GetTask().GetLog())
 	prettyEndpoint(p, s)
 }
 
@@ -120,12 +121,9 @@ func prettyContainer(p prettyPrinter, c *pb.ContainerSpec) {
 	p.field(1, "StopSignal", c.GetStopSignal())
 	p.field(1, "StopGracePeriod", durationText(c.GetStopGracePeriod()))
 	for _, m := range c.GetMounts() {
-		text := fmt.Sprintf("%s %s -> %s", enumName(m.Type.String(), "TYPE_"), m.Source, m.Target)
-		if m.ReadOnly {
-			text += " (read-only)"
-		}
-		p.line(1, "Mount", text)
+		p.line(1, "Mount", mountText(m))
 	}
+	prettySettings(p, c)
 	p.field(1, "DNS Servers", joinComma(c.GetDns().GetServers()))
 	p.field(1, "DNS Search", joinComma(c.GetDns().GetSearch()))
 	p.field(1, "DNS Options", joinComma(c.GetDns().GetOptions()))
@@ -155,4 +153,5 @@ func prettyResources(p prettyPrinter, r *pb.ResourceRequirements) {
 	amount("Limit CPU", r.LimitNanoCpus, cpuText)
 	amount("Limit Memory", r.LimitMemoryBytes, size)
 	amount("Limit Pids", r.LimitPids, func(n int64) string { return fmt.Sprint(n) })
+	prettySwap(p, r)
 }

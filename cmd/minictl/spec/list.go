@@ -40,7 +40,7 @@ func listFlags(v verb) []flag {
 	if v == create {
 		flags = append(flags, flag{name: "env-file", kind: "list", usage: "read environment variables from a file", apply: addEnvFile})
 	}
-	for _, l := range slices.Concat(plainLists(), referenceLists(v), networkLists()) {
+	for _, l := range slices.Concat(plainLists(), referenceLists(v), networkLists(), settingLists()) {
 		if v == create {
 			flags = append(flags, flag{l.name, l.short, "list", l.usage, l.add})
 			continue
@@ -52,8 +52,8 @@ func listFlags(v verb) []flag {
 			flag{l.name + "-add", "", "list", "add or replace: " + l.usage, l.add})
 	}
 	return append(flags,
-		scalarList("cap-add", "add a Linux capability", func(c *pb.ContainerSpec, v string) { moveCapability(&c.CapAdd, &c.CapDrop, v) }),
-		scalarList("cap-drop", "drop a Linux capability", func(c *pb.ContainerSpec, v string) { moveCapability(&c.CapDrop, &c.CapAdd, v) }),
+		scalarList("cap-add", "add a Linux capability, or ALL; RESET forgets those added", func(c *pb.ContainerSpec, v string) { moveOrReset(&c.CapAdd, &c.CapDrop, v) }),
+		scalarList("cap-drop", "drop a Linux capability, or ALL; RESET forgets those dropped", func(c *pb.ContainerSpec, v string) { moveOrReset(&c.CapDrop, &c.CapAdd, v) }),
 		flag{name: "log-opt", kind: "list", usage: "max-size=SIZE or max-file=N", apply: setLogOption},
 	)
 }

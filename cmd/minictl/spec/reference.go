@@ -109,10 +109,8 @@ func setMountField(m *pb.Mount, p pair) (err error) {
 		}
 	case "tmpfs-mode":
 		m.TmpfsMode, err = fileMode(val)
-	case "volume-driver", "volume-opt", "volume-label", "volume-subpath", "bind-nonrecursive", "bind-recursive", "bind-create-src", "consistency":
-		return fmt.Errorf("%s is not supported yet", p.key)
 	default:
-		return fmt.Errorf("unknown field %q", p.key)
+		return setMountOption(m, p)
 	}
 	return err
 }
@@ -150,8 +148,10 @@ func checkMount(m *pb.Mount) error {
 		return fmt.Errorf("%q is no volume name; for a path say type=bind", m.Source)
 	case !bind && m.BindPropagation != "":
 		return fmt.Errorf("bind-propagation is for type=bind")
-	case !volume && m.VolumeNoCopy:
-		return fmt.Errorf("volume-nocopy is for type=volume")
+	case !bind && (m.BindRecursion != 0 || m.BindCreateSource):
+		return fmt.Errorf("bind-recursive and bind-create-src are for type=bind")
+	case !volume && (m.VolumeNoCopy || m.VolumeSubpath != ""):
+		return fmt.Errorf("volume-nocopy and volume-subpath are for type=volume")
 	case !tmpfs && (m.TmpfsSizeBytes != 0 || m.TmpfsMode != 0):
 		return fmt.Errorf("tmpfs-size and tmpfs-mode are for type=tmpfs")
 	}

@@ -43,7 +43,7 @@ func updateOnlyFlags() []flag {
 
 // scalarFlags are the flags with one value that create and update share.
 func scalarFlags() []flag {
-	return append(processFlags(), append(policyFlags(), updateFlags()...)...)
+	return append(append(processFlags(), settingFlags()...), append(policyFlags(), updateFlags()...)...)
 }
 
 func processFlags() []flag {
@@ -83,12 +83,7 @@ func policyFlags() []flag {
 		scalar("endpoint-mode", "", "string", "how the service's name is reached: vip or dnsrr (default vip)", choice(choices[pb.EndpointMode]{
 			{"vip", pb.EndpointMode_ENDPOINT_MODE_VIP}, {"dnsrr", pb.EndpointMode_ENDPOINT_MODE_DNSRR},
 		}, func(s *pb.ServiceSpec) *pb.EndpointMode { return &s.EndpointMode })),
-		scalar("log-driver", "", "string", "json-file or local: minid keeps logs in rotated files", func(_ *pb.ServiceSpec, v string) error {
-			if v != "json-file" && v != "local" {
-				return fmt.Errorf("only json-file and local are supported")
-			}
-			return nil
-		}),
+		scalar("log-driver", "", "string", "minid, json-file or local, which are one: rotated files on the node", logDriver),
 	}
 }
 

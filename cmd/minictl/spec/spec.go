@@ -152,6 +152,9 @@ func trim(s *pb.ServiceSpec) {
 	if proto.Size(t.Placement) == 0 {
 		t.Placement = nil
 	}
+	if proto.Size(t.Resources) == 0 {
+		t.Resources = nil
+	}
 	if proto.Size(t.GetContainer().GetDns()) == 0 {
 		container(s).Dns = nil
 	}
@@ -181,9 +184,9 @@ func setMode(s *pb.ServiceSpec, v string) error {
 }
 
 // unsupported are flags that Swarm has and minid does not have yet.
-const unsupported = " init sysctl ulimit oom-score-adj credential-spec isolation memory-swap memory-swappiness" +
+const unsupported = " credential-spec isolation" +
 	" generic-resource max-concurrent rollback rollback-parallelism rollback-delay rollback-failure-action rollback-monitor" +
-	" rollback-max-failure-ratio rollback-order host health-cmd" +
+	" rollback-max-failure-ratio rollback-order health-cmd" +
 	" health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck" +
 	" autolock external-ca ca-cert ca-key aux-address config-from config-only ipam-driver ipam-opt ipv4" +
 	" template-driver driver details rotate "

@@ -221,7 +221,7 @@ func TestSplitWords(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
-	for name, want := range map[string]bool{"--health-cmd": true, "--host-add": true, "--aux-address": true, "--network-add": false, "--dns-rm": false, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
+	for name, want := range map[string]bool{"--health-cmd": true, "--host-add": false, "--init": false, "--isolation": true, "--aux-address": true, "--network-add": false, "--dns-rm": false, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
 		if Unsupported(name) != want {
 			t.Errorf("Unsupported(%q) = %v", name, !want)
 		}
