@@ -50,6 +50,7 @@ func (e *Engine) flush() {
 	for network, addrs := range c.gone {
 		e.forget(network, addrs)
 	}
+	e.flowsChanged()
 }
 
 // change tells the parts piece by piece. A part that fails is set whole by the
@@ -304,15 +305,6 @@ func (e *Engine) dropUnused(l *Local) {
 	e.note(partWireGuard, e.setWireGuard())
 }
 
-// forget ends what conntrack remembers of tasks that ended.
-func (e *Engine) forget(network string, addrs []netip.Addr) {
-	for _, id := range e.localsOn(network) {
-		if b := e.balancers[id]; b != nil {
-			e.note(id, b.Forget(addrs))
-		}
-	}
-}
-
 // sweep clears away what left the balancers a while ago.
 func (e *Engine) sweep() {
 	e.kernel.Lock()
@@ -337,6 +329,7 @@ func (e *Engine) check() {
 	e.checkPart(partWireGuard, e.wireguard.Check, e.setWireGuard)
 	e.checkPart(partOverlay, e.overlay.Check, e.setOverlay)
 	e.checkPart(partMesh, e.mesh.Check, e.setMesh)
+	defer e.flowsChanged()
 	for _, l := range e.nextTasks() {
 		e.checkPart(l.GetTaskId(), func() (bool, error) { return e.taskIntact(l) }, func() error { return e.setTask(l) })
 	}
@@ -348,7 +341,11 @@ func (e *Engine) checkPart(part string, check func() (bool, error), set func() e
 		if intact && err == nil {
 			return
 		}
-		e.cfg.Logger.Warn("someone else changed a part of the network; repairing it", "part", part, "err", err)
+		if err != nil {
+			e.cfg.Logger.Warn("cannot tell how a part of the network is; setting it anew", "part", part, "err", err)
+		} else {
+			e.cfg.Logger.Warn("someone else changed a part of the network; repairing it", "part", part)
+		}
 	}
 	e.mended(part, set())
 }

@@ -66,8 +66,9 @@ type Engine struct {
 	mesh      *mesh.Mesh
 	dns       *dns.Server
 	wireguard *wireguard.Device
-	// wake has a value when there is something to apply.
-	wake chan struct{}
+	// wake has a value when there is something to apply, stale when flows may have
+	// become wrong.
+	wake, stale chan struct{}
 
 	// kernel is held by whoever changes the kernel, and guards what is in it.
 	kernel    sync.Mutex
@@ -76,6 +77,8 @@ type Engine struct {
 	made map[string]bool
 	// broken parts are set whole, and again until that succeeds.
 	broken map[string]error
+	// ended are addresses of tasks whose connections by published ports are over.
+	ended []netip.Addr
 	// checked are the tasks that the present round of checks is through with.
 	checked map[string]bool
 
@@ -93,7 +96,7 @@ func Open(cfg Config) (*Engine, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{
-		cfg: cfg, wake: make(chan struct{}, 1), state: NewState(""),
+		cfg: cfg, wake: make(chan struct{}, 1), stale: make(chan struct{}, 1), state: NewState(""),
 		balancers: map[string]*vip.Balancer{}, made: map[string]bool{}, broken: map[string]error{}, checked: map[string]bool{},
 	}
 	var err error
@@ -160,6 +163,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer parts.Wait()
 	parts.Go(func() { e.report("dns", e.dns.Run(ctx)) })
 	parts.Go(func() { e.report("bridge", e.bridge.Run(ctx)) })
+	parts.Go(func() { e.clearFlows(ctx) })
 	defer func() { e.report("wireguard", e.wireguard.Close()) }()
 	sweep, check := time.NewTicker(sweepEvery), time.NewTicker(checkEvery)
 	defer sweep.Stop()
@@ -240,6 +244,7 @@ func (e *Engine) Serve(_ context.Context, id string) error {
 	var l *Local
 	e.view(func(s *State) {
 		s.Serve(id)
+		s.Readmit(id)
 		l = s.locals[id]
 	})
 	if l == nil {
@@ -297,11 +302,12 @@ func (e *Engine) Unpublish(ctx context.Context, id string) error {
 	e.kernel.Lock()
 	defer e.kernel.Unlock()
 	if l.Running {
-		err = errors.Join(err, e.mesh.Forget([]netip.Addr{l.Address}))
+		e.ended = append(e.ended, l.Address)
 	}
 	for _, a := range l.GetAddresses() {
 		e.forget(a.GetNetworkId(), addrsOf(parsePrefixes(a.GetAddresses())))
 	}
+	e.flowsChanged()
 	return err
 }
 

@@ -38,6 +38,10 @@ func plain(e expr.Any) expr.Any {
 		out := *e
 		out.SetID, out.SourceRegister, out.DestRegister = 0, register(e.SourceRegister), register(e.DestRegister)
 		return &out
+	case *expr.Dynset:
+		out := *e
+		out.SetID, out.SrcRegKey = 0, register(e.SrcRegKey)
+		return &out
 	case *expr.NAT: // the kernel lists a single value as a range of one
 		out := *e
 		out.RegAddrMin, out.RegProtoMin = register(e.RegAddrMin), register(e.RegProtoMin)

@@ -3,8 +3,8 @@ package vip
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -20,8 +20,11 @@ type Balancer struct {
 	image *image
 	// generation of the namespace's rules when image was last known to be right.
 	generation uint32
-	// fresh are the VIPs that flows may have met when the table did not know them.
-	fresh map[netip.Addr]bool
+	stale      stale
+	// led are the VIPs that led to a backend that they no longer lead to.
+	led map[netip.Addr]map[netip.Addr]bool
+	// blind is set while there may be flows from before the table noted any.
+	blind atomic.Bool
 }
 
 // Open begins to keep the table minid_vip in the namespace at path netns; an
@@ -31,7 +34,7 @@ func Open(netns string) (*Balancer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open balancer: %w", err)
 	}
-	return &Balancer{netns: netns, session: s, fresh: make(map[netip.Addr]bool)}, nil
+	return &Balancer{netns: netns, session: s, stale: newStale(), led: make(map[netip.Addr]map[netip.Addr]bool)}, nil
 }
 
 // Close ends the work on the table, which stays and goes on working. It must be
@@ -56,14 +59,11 @@ func (b *Balancer) Set(w Wanted) error {
 		return err
 	}
 	_, c := b.image.set(w, time.Now())
-	if err := b.carryOut(c, rebuild); err != nil {
-		return err
-	}
-	return b.leadAnew(c.gone)
+	return b.carryOut(c, rebuild)
 }
 
-// Change leads VIPs to other backends, and removes VIPs. UDP and ICMP flows to
-// a backend that a VIP no longer leads to are led anew; connections stay.
+// Change leads VIPs to other backends, and removes VIPs. Flows of UDP and ICMP to
+// a backend that a VIP no longer leads to are stale; connections stay.
 func (b *Balancer) Change(put Wanted, remove []netip.Addr) error {
 	put, err := put.normal()
 	if err != nil {
@@ -76,23 +76,17 @@ func (b *Balancer) Change(put Wanted, remove []netip.Addr) error {
 		}
 	}
 	c := b.image.change(put, remove, time.Now())
-	if err := b.carryOut(c, rebuild); err != nil || len(c.gone) == 0 {
-		return err
-	}
-	return b.leadAnew(c.gone)
+	return b.carryOut(c, rebuild)
 }
 
-// Sweep removes what has been out of use for a second, and leads flows anew that
-// began before a VIP was known. It is to be called each second or so.
+// Sweep removes what has been out of use for a second. It is to be called each
+// second or so.
 func (b *Balancer) Sweep() error {
 	if b.image == nil {
 		return nil
 	}
 	t := b.image.sweep(time.Now())
-	if err := b.commit(nil, &t); err != nil || len(b.fresh) == 0 {
-		return err
-	}
-	return b.leadAnew(nil)
+	return b.commit(nil, &t)
 }
 
 // Check reports whether the table is as it was left.
@@ -151,8 +145,10 @@ func (b *Balancer) look() (rebuild *structure, err error) {
 // carryOut makes a change in its two transactions. When the table is built anew
 // all is one transaction, so that there is no moment without.
 func (b *Balancer) carryOut(c *change, rebuild *structure) error {
-	maps.Copy(b.fresh, c.fresh)
+	b.note(c)
 	if rebuild != nil {
+		n, err := b.session.Flows()
+		b.blind.Store(err != nil || n > 0)
 		return b.commit(rebuild, &c.first, &c.second)
 	}
 	if err := b.commit(nil, &c.first); err != nil {

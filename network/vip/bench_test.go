@@ -100,14 +100,7 @@ func BenchmarkChange(b *testing.B) {
 func BenchmarkChangeWithFlows(b *testing.B) {
 	r, v := newClient(b, 11)
 	must(b, v.Set(Wanted{v4(virtual): v4s(11, 12)}))
-	var d datagram
-	r.in(r.hosts[client], func() (err error) {
-		if d, err = dialUDP(v4(virtual)); err == nil {
-			_, err = d.Write([]byte("?"))
-		}
-		return err
-	})
-	defer d.Close()
+	defer r.datagram(v4(virtual)).Close()
 	out := false
 	defer processor(b)()
 	for b.Loop() {
@@ -117,6 +110,28 @@ func BenchmarkChangeWithFlows(b *testing.B) {
 			list = v4s(11)
 		}
 		must(b, v.Change(Wanted{v4(virtual): list}, nil))
+		v.settle(b)
+	}
+}
+
+// BenchmarkChangeNeverMet is the same where the task's flow never met a VIP.
+func BenchmarkChangeNeverMet(b *testing.B) {
+	r, v := newClient(b, 11)
+	must(b, v.Set(Wanted{v4(virtual): v4s(11, 12)}))
+	defer r.datagram(v4(11)).Close()
+	out := false
+	defer processor(b)()
+	for b.Loop() {
+		out = !out
+		list := v4s(11, 12)
+		if out {
+			list = v4s(11)
+		}
+		must(b, v.Change(Wanted{v4(virtual): list}, nil))
+		v.Forget(v4s(12))
+		if v.settle(b) {
+			b.Fatal("flows were looked through")
+		}
 	}
 }
 

@@ -124,6 +124,9 @@ func (b *Balancer) readElements(groups []group) (*image, error) {
 		m.groups[g] = use{left: now}
 	}
 	for _, s := range sets {
+		if s.filled() {
+			continue
+		}
 		list, err := b.session.GetSetElements(s.kernel())
 		if err != nil {
 			return nil, fmt.Errorf("list elements of %s: %w", s.name(), err)
@@ -151,6 +154,9 @@ func (b *Balancer) readElements(groups []group) (*image, error) {
 
 // note adds an element that was found.
 func (m *image) note(e element) {
+	if e.set.filled() {
+		return
+	}
 	s := m.services[e.vip]
 	if s == nil {
 		s = &service{}

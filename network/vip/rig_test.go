@@ -52,6 +52,16 @@ func open(t testing.TB, ns string) *Balancer {
 	return b
 }
 
+// settle deletes what is stale, and reports whether there may have been anything.
+func (b *Balancer) settle(t testing.TB) bool {
+	t.Helper()
+	work := b.Stale()
+	if work != nil {
+		must(t, work())
+	}
+	return work != nil
+}
+
 // rig is a network 10.9.0.0/24 and fd09::/64 of namespaces on one bridge. Host n
 // has the addresses ending in n.
 type rig struct {

@@ -102,7 +102,19 @@ func (g group) chain() chain {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(g.family), RegAddrMin: 1},
 		),
 	}
-	return chain{name: g.name(), rules: []rule{translate}}
+	return chain{name: g.name(), rules: []rule{meet(g.family), translate}}
+}
+
+// meet notes to which VIP a flow goes, and by which protocol.
+func meet(f family) rule {
+	s := set{met, f}
+	return rule{
+		text: fmt.Sprintf("add @%s { %s daddr . meta l4proto }", s.name(), f),
+		exprs: append(f.only(), f.destination(),
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: firstWord + f.words()},
+			&expr.Dynset{SrcRegKey: 1, SetName: s.name(), Operation: unix.NFT_DYNSET_OP_ADD},
+		),
+	}
 }
 
 // twice because a lookup that meets the very moment of a commit finds neither
@@ -136,7 +148,7 @@ const refuse = "refuse"
 // trace, so the next one is looked at again.
 func frame() []chain {
 	choose := append(twice(lead(ipv4)), twice(lead(ipv6))...)
-	choose = append(choose, catch(ipv4), catch(ipv6))
+	choose = append(choose, catch(ipv4), catch(ipv6), pass(ipv4), pass(ipv6))
 	return []chain{
 		{
 			name: "output", kind: nftables.ChainTypeNAT, hook: "output", hookNum: nftables.ChainHookOutput,
@@ -189,6 +201,15 @@ func catch(f family) rule {
 			&expr.Lookup{SourceRegister: 1, SetName: s.name()},
 			&expr.Verdict{Kind: expr.VerdictGoto, Chain: refuse},
 		}),
+	}
+}
+
+// pass notes where a flow goes that is none of the table's business.
+func pass(f family) rule {
+	s := set{passed, f}
+	return rule{
+		text:  fmt.Sprintf("add @%s { %s daddr }", s.name(), f),
+		exprs: append(f.only(), f.destination(), &expr.Dynset{SrcRegKey: 1, SetName: s.name(), Operation: unix.NFT_DYNSET_OP_ADD}),
 	}
 }
 

@@ -26,7 +26,15 @@ const (
 	services
 	// slots leads a VIP and a number to a backend.
 	slots
+	// met has the VIPs that flows went to, by protocol. Packets fill it.
+	met
+	// passed has the addresses that flows went to untranslated. Packets fill it.
+	passed
 )
+
+// maxMet is how many elements a set may have that packets fill. What finds no
+// room changes nothing for the packet.
+const maxMet = 4096
 
 // set is a set or map of the table: there is one of each kind for each family.
 type set struct {
@@ -34,10 +42,16 @@ type set struct {
 	family family
 }
 
-var sets = [...]set{{vips, ipv4}, {vips, ipv6}, {services, ipv4}, {services, ipv6}, {slots, ipv4}, {slots, ipv6}}
+var sets = [...]set{
+	{vips, ipv4}, {vips, ipv6}, {services, ipv4}, {services, ipv6}, {slots, ipv4}, {slots, ipv6},
+	{met, ipv4}, {met, ipv6}, {passed, ipv4}, {passed, ipv6},
+}
+
+// filled reports whether packets fill the set.
+func (s set) filled() bool { return s.kind == met || s.kind == passed }
 
 func (s set) name() string {
-	name := [...]string{"vips", "services", "slots"}[s.kind]
+	name := [...]string{"vips", "services", "slots", "met", "passed"}[s.kind]
 	if s.family == ipv6 {
 		name += "6"
 	}
@@ -45,19 +59,25 @@ func (s set) name() string {
 }
 
 func (s set) sort() string {
-	if s.kind == vips {
-		return "set"
+	if s.kind == services || s.kind == slots {
+		return "map"
 	}
-	return "map"
+	return "set"
 }
 
+// types of the elements, and what else nft lists before them.
 func (s set) types() string {
 	address := s.family.datatype().Name
+	filled := fmt.Sprintf("\n\t\tsize %d\n\t\tflags dynamic", maxMet)
 	switch s.kind {
 	case services:
 		return address + " : verdict"
 	case slots:
 		return address + " . mark : " + address
+	case met:
+		return address + " . inet_proto" + filled
+	case passed:
+		return address + filled
 	}
 	return address
 }
@@ -76,6 +96,12 @@ func (s set) kernel() *nftables.Set {
 	case slots:
 		out.IsMap, out.Concatenation, out.DataType = true, true, address
 		out.KeyType = nftables.MustConcatSetType(address, nftables.TypeMark)
+	case met:
+		out.Concatenation = true
+		out.KeyType = nftables.MustConcatSetType(address, nftables.TypeInetProto)
+	}
+	if s.filled() {
+		out.Dynamic, out.Size = true, maxMet
 	}
 	return out
 }
@@ -83,7 +109,7 @@ func (s set) kernel() *nftables.Set {
 // same reports whether the kernel's set is this one.
 func (s set) same(k *nftables.Set) bool {
 	want := s.kernel()
-	if k.IsMap != want.IsMap || k.Concatenation != want.Concatenation || k.Interval || k.Dynamic || k.HasTimeout {
+	if k.IsMap != want.IsMap || k.Concatenation != want.Concatenation || k.Interval || k.Dynamic != want.Dynamic || k.HasTimeout {
 		return false
 	}
 	if s.kind == services {
@@ -98,6 +124,8 @@ type element struct {
 	vip  netip.Addr
 	slot int        // slots: the number
 	to   netip.Addr // slots: the backend
+	// proto is the number of the flow's protocol; met only.
+	proto uint8
 	// count of backends, which names the chain; services only.
 	count int
 }
@@ -108,6 +136,8 @@ func (e element) String() string {
 		return fmt.Sprintf("%s : jump %s", e.vip, group{e.set.family, e.count}.name())
 	case slots:
 		return fmt.Sprintf("%s . 0x%08x : %s", e.vip, e.slot, e.to)
+	case met:
+		return fmt.Sprintf("%s . %d", e.vip, e.proto)
 	}
 	return e.vip.String()
 }
@@ -122,6 +152,8 @@ func (e element) kernel() nftables.SetElement {
 	case slots:
 		key = binary.NativeEndian.AppendUint32(key, uint32(e.slot)) // numgen's number is the machine's
 		return nftables.SetElement{Key: key, Val: e.to.AsSlice()}
+	case met:
+		return nftables.SetElement{Key: append(key, e.proto, 0, 0, 0)}
 	}
 	return nftables.SetElement{Key: key}
 }
@@ -151,6 +183,11 @@ func parseElement(s set, k nftables.SetElement) (e element, ok bool) {
 		e.slot = int(slot)
 		e.to, _ = netip.AddrFromSlice(k.Val[:size])
 		return e, slot < maxBackends
+	case met:
+		if len(k.Key) < size+1 {
+			return e, false
+		}
+		e.proto = k.Key[size]
 	}
 	return e, true
 }

@@ -217,6 +217,7 @@ func TestRemoval(t *testing.T) {
 			t.Errorf("%s: datagram to %d, %v", name, n, err)
 		}
 		must(t, b.Change(Wanted{host(virtual): {host(12)}}, nil))
+		b.settle(t)
 		if n, err := d.ask(); n != 12 || err != nil {
 			t.Errorf("%s: datagram to %d after the change, %v", name, n, err)
 		}
@@ -239,7 +240,8 @@ func TestRemoval(t *testing.T) {
 		if err := l.echo(); err != nil {
 			t.Errorf("%s: connection after the sweep: %v", name, err)
 		}
-		must(t, b.Forget([]netip.Addr{host(11)}))
+		b.Forget([]netip.Addr{host(11)})
+		b.settle(t)
 		if err := l.echo(); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 			t.Errorf("%s: connection with a task that is gone: %v", name, err)
 		}
@@ -259,7 +261,7 @@ func TestEarlyDatagrams(t *testing.T) {
 	})
 	defer d.Close()
 	must(t, b.Change(Wanted{v4(virtual): v4s(11)}, nil))
-	must(t, b.Sweep())
+	b.settle(t)
 	for {
 		// What the kernel queued for the host that is not there comes back as errors.
 		n, err := d.ask()
