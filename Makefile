@@ -23,9 +23,9 @@ help: ## list the targets
 setup: ## install what is missing on a Debian machine (runc, protoc, gcc)
 	@scripts/setup
 
-build: bin/containerd ## bin/minid, bin/minictl, bin/containerd, bin/containerd-shim-runc-v2
+build: bin/containerd ## bin/minid, bin/minictl, bin/minid-init, bin/containerd, bin/containerd-shim-runc-v2
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/minid ./cmd/minictl
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/minid ./cmd/minictl ./cmd/minid-init
 
 bin/containerd: tools/go.mod
 	@mkdir -p bin
