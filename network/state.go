@@ -27,7 +27,7 @@ type State struct {
 	ingress *pb.AssignedNetwork
 	locals  map[string]*Local
 	// withdrawn are tasks of this node that no new connection may go to, until
-	// the managers forget them, whatever they say before.
+	// the managers forget them, whatever they say before, or Readmit.
 	withdrawn map[string]bool
 	// onNode counts the endpoints of each node, known or not.
 	onNode map[string]int
@@ -429,6 +429,22 @@ func (s *State) Serve(id string) {
 	changed := *l
 	changed.Running = true
 	s.locals[id] = &changed
+	s.publishedChanged(l.GetServiceId())
+}
+
+// Readmit ends a Withdraw: a task that is healthy again.
+func (s *State) Readmit(id string) {
+	l := s.locals[id]
+	if l == nil || !s.withdrawn[id] {
+		return
+	}
+	changed := *l
+	changed.Withdrawn = false
+	s.locals[id] = &changed
+	delete(s.withdrawn, id)
+	for _, a := range l.GetAddresses() {
+		s.serviceChanged(a.GetNetworkId(), l.GetServiceId())
+	}
 	s.publishedChanged(l.GetServiceId())
 }
 

@@ -44,6 +44,7 @@ type image struct {
 	Digest   string
 	ChainID  string
 	Config   ocispec.ImageConfig
+	Health   *pb.HealthConfig
 	Platform ocispec.Platform
 }
 
@@ -228,7 +229,7 @@ func (im *Images) inspect(ctx context.Context, i images.Image) (*image, error) {
 	}
 	return &image{
 		Name: i.Name, Digest: i.Target.Digest.String(), Config: config.Config, Platform: config.Platform,
-		ChainID: chain.ChainID(config.RootFS.DiffIDs).String(),
+		Health: imageHealth(data), ChainID: chain.ChainID(config.RootFS.DiffIDs).String(),
 	}, nil
 }
 

@@ -21,7 +21,8 @@ import (
 )
 
 // Start is task.Runtime's. Host ports lead to the task from here on, also when
-// it fails: it is tried again, or Remove follows.
+// it fails: it is tried again, or Remove follows. New connections in a network
+// wait for the first success of a health check, if there is one.
 func (r *Runtime) Start(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(withNamespace(ctx), startTimeout)
 	defer cancel()
@@ -47,6 +48,9 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 	if err != nil {
 		_, err = startError(r.imageOf(id), err)
 		return err
+	}
+	if r.recall(id).Health != nil {
+		return nil // led to once it is found healthy
 	}
 	awaitListening(ctx, started.GetPid(), r.recall(id).Ports)
 	if err := r.cfg.Network.Serve(ctx, id); err != nil {

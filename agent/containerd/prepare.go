@@ -103,7 +103,8 @@ func (r *Runtime) build(ctx context.Context, w *task.Wanted, img *image) error {
 	rec := &record{
 		BootID: r.host.BootID, Address: addr.String(), ImageDigest: img.Digest, Image: img.Name,
 		Ports: w.Spec.GetPorts(), StopSignal: firstOf(c.GetStopSignal(), img.Config.StopSignal),
-		TTY: c.GetTty(), LogSize: w.Spec.GetLog().GetMaxSizeBytes(), LogFiles: w.Spec.GetLog().GetMaxFiles(),
+		Health: task.HealthOf(img.Health, c.GetHealth()),
+		TTY:    c.GetTty(), LogSize: w.Spec.GetLog().GetMaxSizeBytes(), LogFiles: w.Spec.GetLog().GetMaxFiles(),
 	}
 	return r.create(ctx, w, img, spec, rec)
 }

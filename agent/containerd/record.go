@@ -39,7 +39,9 @@ type record struct {
 	TTY         bool             `json:"tty,omitempty"`
 	LogSize     int64            `json:"logSize,omitempty"`
 	LogFiles    uint32           `json:"logFiles,omitempty"`
-	Exit        *exit            `json:"exit,omitempty"`
+	// Health is the check in force: the image's and the service's.
+	Health *pb.HealthConfig `json:"health,omitempty"`
+	Exit   *exit            `json:"exit,omitempty"`
 }
 
 type exit struct {
@@ -55,7 +57,7 @@ func (rec *record) logConfig() *pb.LogConfig {
 
 // observe is what a record alone tells of a container in a phase.
 func (rec *record) observe(phase task.Phase, pid uint32) task.Observation {
-	o := task.Observation{Phase: phase, Pid: pid, Address: rec.Address, ImageDigest: rec.ImageDigest, Ports: rec.Ports}
+	o := task.Observation{Phase: phase, Pid: pid, Address: rec.Address, ImageDigest: rec.ImageDigest, Ports: rec.Ports, Health: rec.Health}
 	if phase == task.Exited && rec.Exit != nil {
 		o.ExitCode, o.OOMKilled, o.At, o.Error = rec.Exit.Code, rec.Exit.OOM, rec.Exit.At, rec.Exit.Error
 	}

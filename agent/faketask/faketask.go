@@ -37,6 +37,11 @@ type Behaviour struct {
 	// StopFor is the time from stop signal to end; beyond the grace period it
 	// is killed.
 	StopFor time.Duration
+	// Health is the check of the image; ProbeErr fails the nth test, from 1, and
+	// its text is the test's output. A test takes ProbeFor.
+	Health   *pb.HealthConfig
+	ProbeErr func(try int) error
+	ProbeFor time.Duration
 	// Log lines written at the start.
 	Log []string
 }
@@ -77,6 +82,8 @@ type container struct {
 	obs       task.Observation
 	run       *Run
 	timer     *time.Timer
+	// open is whether new connections are let to it.
+	open bool
 	// ended is closed when the process has ended.
 	ended chan struct{}
 }
@@ -127,8 +134,11 @@ func (r *Runtime) Prepare(ctx context.Context, w *task.Wanted, progress func(str
 		r.containers[w.ID] = &container{
 			wanted:    w,
 			behaviour: b,
-			obs:       task.Observation{Phase: task.Created, Address: "172.30.0.2", ImageDigest: "sha256:fake", Ports: w.Spec.GetPorts()},
-			ended:     make(chan struct{}),
+			obs: task.Observation{
+				Phase: task.Created, Address: "172.30.0.2", ImageDigest: "sha256:fake", Ports: w.Spec.GetPorts(),
+				Health: task.HealthOf(b.Health, w.Spec.GetContainer().GetHealth()),
+			},
+			ended: make(chan struct{}),
 		}
 	}
 	return nil
@@ -158,6 +168,7 @@ func (r *Runtime) Start(ctx context.Context, id string) error {
 		return nil
 	}
 	now := time.Now()
+	c.open = c.obs.Health == nil
 	c.obs.Phase, c.obs.Pid = task.Running, uint32(1000+len(r.runs))
 	c.run = &Run{TaskID: id, ServiceID: c.wanted.ServiceID, NodeID: c.wanted.NodeID, Slot: c.wanted.Slot, Started: now}
 	r.runs = append(r.runs, c.run)

@@ -17,6 +17,9 @@ import (
 func ending(s State, obs Observation, now time.Time) *pb.TaskStatus {
 	state, message := pb.TaskState_TASK_STATE_FAILED, "failed"
 	problem := problemOf(obs, s.MemoryLimit)
+	if h := s.Status.GetHealth(); !obs.OOMKilled && obs.Health != nil && obs.Health.Action != pb.HealthConfig_ACTION_UNREADY && h.GetState() == pb.HealthState_HEALTH_STATE_UNHEALTHY {
+		problem = unhealthyWords(h.FailingStreak, h.Probes) // it was stopped for that
+	}
 	if problem == "" {
 		state, message = pb.TaskState_TASK_STATE_COMPLETE, "finished"
 	}

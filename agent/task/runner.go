@@ -24,6 +24,7 @@ const (
 	stopTimeout    = 30 * time.Second
 	removeTimeout  = time.Minute
 	inspectTimeout = 30 * time.Second
+	leadTimeout    = 10 * time.Second
 )
 
 // errReplan breaks off a step because the managers want something else.
@@ -61,6 +62,8 @@ type Runner struct {
 	// Of Run alone.
 	state State
 	obs   Observation
+	// probed is a test that is not judged yet.
+	probed *pb.HealthProbe
 }
 
 // NewRunner makes a runner; Run sets it going.
@@ -104,6 +107,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	for {
 		r.state.Input = r.wanted()
 		r.state.MemoryLimit = r.cfg.Spec().GetResources().GetLimitMemoryBytes()
+		if r.obs.Phase == Running && r.state.Health.Since.IsZero() {
+			r.state.Health = resumeHealth(r.state.Status, time.Now())
+		}
 		step := Next(r.state, r.obs, time.Now())
 		r.report(step.Status)
 		if step.Action == Done {
@@ -149,9 +155,13 @@ func (r *Runner) act(ctx context.Context, step Step) error {
 	case Start:
 		err = r.start(ctx)
 	case Wait:
-		err = r.wait(ctx)
+		err = r.wait(ctx, step.Until)
 	case Stop:
 		err = r.stop(ctx)
+	case Probe:
+		err = r.probe(ctx)
+	case Serve, Withhold:
+		err = r.lead(ctx, step.Action)
 	case Clean, Wipe:
 		err = r.remove(ctx, step.Action == Clean)
 	}
@@ -165,6 +175,7 @@ func (r *Runner) act(ctx context.Context, step Step) error {
 		return e
 	}
 	r.settle(step.Action, err)
+	r.judge()
 	return nil
 }
 
@@ -224,9 +235,19 @@ func (r *Runner) start(ctx context.Context) error {
 	})
 }
 
-func (r *Runner) wait(ctx context.Context) error {
+// wait returns nil at until, unless that is zero.
+func (r *Runner) wait(ctx context.Context, until time.Time) error {
 	return r.interruptible(ctx, func(ctx context.Context) error {
-		_, err := r.cfg.Runtime.Wait(ctx, r.cfg.ID)
+		if until.IsZero() {
+			_, err := r.cfg.Runtime.Wait(ctx, r.cfg.ID)
+			return err
+		}
+		bounded, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		_, err := r.cfg.Runtime.Wait(bounded, r.cfg.ID)
+		if bounded.Err() != nil && ctx.Err() == nil {
+			return nil
+		}
 		return err
 	})
 }

@@ -31,6 +31,19 @@ type Runtime interface {
 	Remove(ctx context.Context, id string, keepLog bool) error
 	// List returns the ids of all containers that exist, to find leftovers.
 	List(ctx context.Context) ([]string, error)
+	Checker
+}
+
+// Checker is what health checks need of a Runtime. Start itself lets new
+// connections to a task without a health check.
+type Checker interface {
+	// Probe runs a command in a running task as its user, with its environment
+	// and directory, and kills it when ctx ends. Output is what it printed.
+	Probe(ctx context.Context, id string, command []string) (code int32, output string, err error)
+	// Serve lets new connections to a running task.
+	Serve(ctx context.Context, id string) error
+	// Withhold keeps new connections from a running task until the next Serve.
+	Withhold(ctx context.Context, id string) error
 }
 
 // Wanted is all that Prepare needs.
@@ -70,6 +83,8 @@ type Observation struct {
 	ImageDigest string
 	// Ports with the host ports that the runtime chose.
 	Ports []*pb.PortConfig
+	// Health is the check in force, as HealthOf makes it; nil without one.
+	Health *pb.HealthConfig
 	// The following are known once Exited.
 	ExitCode  int32
 	OOMKilled bool

@@ -30,6 +30,11 @@ const (
 	Start
 	Wait
 	Stop
+	// Probe tests the task's health.
+	Probe
+	// Serve and Withhold let new connections to the task, or keep them from it.
+	Serve
+	Withhold
 	// Clean removes the container and keeps the log.
 	Clean
 	// Wipe removes the log too.
@@ -40,7 +45,7 @@ const (
 	Done
 )
 
-var actionNames = [...]string{"advance", "prepare", "start", "wait", "stop", "clean", "wipe", "rest", "done"}
+var actionNames = [...]string{"advance", "prepare", "start", "wait", "stop", "probe", "serve", "withhold", "clean", "wipe", "rest", "done"}
 
 // String is the action in messages and logs.
 func (a Action) String() string { return actionNames[a] }
@@ -103,6 +108,10 @@ type State struct {
 	Wiped bool
 	// Failed steps since the last one that succeeded.
 	Failures Failures
+	// Health of the running process, and what its network was told; unused
+	// without a health check.
+	Health  Health
+	Traffic Traffic
 	// MemoryLimit in bytes, for the message when it was reached.
 	MemoryLimit int64
 }
@@ -112,7 +121,7 @@ type Step struct {
 	Action Action
 	// Status to report before the action; nil when it stays as it is.
 	Status *pb.TaskStatus
-	// Until bounds a Rest; zero is until the input changes.
+	// Until bounds a Rest or a Wait; zero is until the input changes.
 	Until time.Time
 }
 
@@ -127,6 +136,8 @@ type Step struct {
 //
 //	any end ─► Clean (container) ─► Rest ─► forgotten: Wipe (log) ─► Done
 //
+// A task with a health check is RUNNING from its first success on; see check.
+//
 // What is observed wins over what was reported: a process that runs is waited
 // for and not touched, so a restarted minid takes over where the last one was.
 func Next(s State, obs Observation, now time.Time) Step {
@@ -135,6 +146,8 @@ func Next(s State, obs Observation, now time.Time) Step {
 		return ended(s, obs, now)
 	case s.ends():
 		return stop(s, obs, now)
+	case obs.Phase == Running && obs.Health != nil:
+		return check(s, obs, now)
 	case obs.Phase == Running:
 		return run(s, obs, now)
 	case obs.Phase == Exited:
@@ -314,5 +327,6 @@ func status(s State, to pb.TaskState, message string, now time.Time) *pb.TaskSta
 		Message:   message,
 		Container: s.Status.GetContainer(),
 		Ports:     s.Status.GetPorts(),
+		Health:    s.Status.GetHealth(),
 	}
 }

@@ -31,9 +31,11 @@ func backendKey(service, node string) itemKey {
 }
 
 // isServing tells whether new connections may go to a task: it runs, it is to
-// go on running, and its node is not down.
+// go on running, its health check does not hold it back, and its node is not
+// down.
 func isServing(t *pb.Task, down bool) bool {
-	return !down && t.GetStatus().GetState() == pb.TaskState_TASK_STATE_RUNNING && t.GetDesiredState() == pb.TaskState_TASK_STATE_RUNNING
+	return !down && !t.GetStatus().GetHealth().GetUnready() &&
+		t.GetStatus().GetState() == pb.TaskState_TASK_STATE_RUNNING && t.GetDesiredState() == pb.TaskState_TASK_STATE_RUNNING
 }
 
 func isDown(n *pb.Node) bool {

@@ -134,7 +134,7 @@ func isNews(task *pb.Task, status *pb.TaskStatus) bool {
 		return status.State > have.GetState()
 	}
 	same := status.Message == have.Message && status.Error == have.Error &&
-		proto.Equal(status.Container, have.Container) &&
+		proto.Equal(status.Container, have.Container) && proto.Equal(status.Health, have.Health) &&
 		slices.EqualFunc(status.Ports, have.Ports, func(x, y *pb.PortConfig) bool { return proto.Equal(x, y) })
 	return !same
 }
