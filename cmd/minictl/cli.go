@@ -62,6 +62,9 @@ func (c *cli) root() *cobra.Command {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.CompletionOptions.HiddenDefaultCmd = false
+	// `service create` has a --host of its own, as docker's: what stands before a
+	// command is for minictl itself.
+	root.TraverseChildren = true
 	host := cmp.Or(c.env(client.HostEnv), client.DefaultHost)
 	root.PersistentFlags().StringVarP(&c.host, "host", "H", host, "node to connect to (or "+client.HostEnv+")")
 	root.PersistentFlags().StringVar(&c.identity, "identity", c.env(identityEnv),
@@ -77,7 +80,7 @@ func (c *cli) root() *cobra.Command {
 const identityEnv = "MINICTL_IDENTITY"
 
 // later are commands that Swarm has and minid does not have yet.
-const later = " stack volume events rollback unlock unlock-key connect disconnect "
+const later = " stack volume events unlock unlock-key connect disconnect "
 
 // group is a command that only holds others.
 func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Command {
