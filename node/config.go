@@ -30,9 +30,11 @@ type Config struct {
 	// DataPathAddr is where the overlays' traffic goes; empty is the advertised address.
 	DataPathAddr string
 	// DataPathPort is the overlays' UDP port in a cluster that this node makes.
-	DataPathPort      uint16
-	Name              string
-	Labels            []string
+	DataPathPort uint16
+	Name         string
+	Labels       []string
+	// GenericResources are KIND=N or KIND=ID,ID.
+	GenericResources  []string
 	ContainerdAddress string
 	RegistryConfig    string
 	MetricsAddr       string
@@ -75,6 +77,9 @@ func (c Config) Validate() error {
 		if key, _, ok := strings.Cut(label, "="); !ok || key == "" {
 			return fmt.Errorf("invalid --label %q: use key=value", label)
 		}
+	}
+	if _, err := c.GenericList(); err != nil {
+		return err
 	}
 	if c.Name == "" {
 		return fmt.Errorf("invalid --name: a node needs a name")

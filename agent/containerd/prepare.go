@@ -96,12 +96,18 @@ func (r *Runtime) build(ctx context.Context, w *task.Wanted, img *image) error {
 	if err != nil {
 		return err
 	}
-	spec, err := ociSpec(specInput{Wanted: w, Image: img, User: user, NetNS: netns, Mounts: mounts, Devices: dev, Host: r.host})
+	granted, err := r.grant(w)
+	if err != nil {
+		return err
+	}
+	spec, err := ociSpec(specInput{
+		Wanted: w, Image: img, User: user, NetNS: netns, Mounts: mounts, Devices: dev, Host: r.host, Granted: granted.environment(w.Spec),
+	})
 	if err != nil {
 		return err
 	}
 	rec := &record{
-		BootID: r.host.BootID, Address: addr.String(), ImageDigest: img.Digest, Image: img.Name,
+		BootID: r.host.BootID, Address: addr.String(), ImageDigest: img.Digest, Image: img.Name, Grant: granted,
 		Ports: w.Spec.GetPorts(), StopSignal: firstOf(c.GetStopSignal(), img.Config.StopSignal),
 		Health: task.HealthOf(img.Health, c.GetHealth()),
 		TTY:    c.GetTty(), LogSize: w.Spec.GetLog().GetMaxSizeBytes(), LogFiles: w.Spec.GetLog().GetMaxFiles(),

@@ -37,6 +37,7 @@ type record struct {
 	Ports       []*pb.PortConfig `json:"ports,omitempty"`
 	StopSignal  string           `json:"stopSignal,omitempty"`
 	TTY         bool             `json:"tty,omitempty"`
+	Grant       *grant           `json:"grant,omitempty"`
 	LogSize     int64            `json:"logSize,omitempty"`
 	LogFiles    uint32           `json:"logFiles,omitempty"`
 	// Health is the check in force: the image's and the service's.
@@ -104,6 +105,9 @@ func (r *Runtime) remember(id string, rec *record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.records[id] = rec
+	if rec.Grant != nil {
+		r.grants[id] = rec.Grant
+	}
 }
 
 func (r *Runtime) recall(id string) *record {
@@ -124,6 +128,7 @@ func (r *Runtime) forget(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.records, id)
+	delete(r.grants, id)
 }
 
 // saveRecord stores a changed record in its container.

@@ -61,7 +61,9 @@ type Config struct {
 	// RegistryDir has a hosts.toml per registry, as containerd's certs.d.
 	RegistryDir string
 	// Init is minid-init's path; empty looks beside minid, then in PATH.
-	Init    string
+	Init string
+	// Generic are the resources of which tasks are given their share.
+	Generic []*pb.GenericResource
 	Network Network
 	Logger  *slog.Logger
 	// Images, when set, is used instead of one of the Runtime's own, so that
@@ -89,6 +91,8 @@ type Runtime struct {
 	pipes map[*os.File]struct{}
 	// records of this node's containers, as stored in them.
 	records map[string]*record
+	// grants are the generic resources of tasks, from before they have a record.
+	grants  map[string]*grant
 	volumes map[string]*idLock
 	exits   map[string]*idLock
 }
@@ -117,7 +121,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		logs: tasklog.NewStore(filepath.Join(cfg.DataDir, "logs")), host: host,
 		ctx: namespaces.WithNamespace(bg, Namespace), stop: stop,
 		locks: make(map[string]*idLock), pipes: make(map[*os.File]struct{}),
-		records: make(map[string]*record), volumes: make(map[string]*idLock),
+		records: make(map[string]*record), grants: make(map[string]*grant), volumes: make(map[string]*idLock),
 		exits: make(map[string]*idLock),
 	}
 	r.users = &userCache{known: make(map[string]identity)}

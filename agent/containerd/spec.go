@@ -24,6 +24,8 @@ type specInput struct {
 	Mounts  []specs.Mount
 	Devices devices
 	Host    host
+	// Granted are the variables that tell of the task's generic resources.
+	Granted []string
 }
 
 // ociSpec writes a container as docker would: its capabilities, seccomp profile,
@@ -115,7 +117,7 @@ func environment(in specInput) []string {
 	if in.Wanted.Spec.GetContainer().GetTty() {
 		env = append(env, "TERM=xterm")
 	}
-	return mergeEnv(env, in.Image.Config.Env, in.Wanted.Spec.GetContainer().GetEnv())
+	return mergeEnv(env, in.Image.Config.Env, in.Wanted.Spec.GetContainer().GetEnv(), in.Granted)
 }
 
 // mergeEnv keeps the last value of each name, in the order of first mention. A

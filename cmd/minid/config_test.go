@@ -41,6 +41,7 @@ func TestWrongUseExitsWith2(t *testing.T) {
 		{[]string{"--config", bad}, `unknown key "no-such-key"`},
 		{[]string{"--listen-addr", "nonsense"}, "listen-addr"},
 		{[]string{"--label", "nonsense"}, "key=value"},
+		{[]string{"--generic-resource", "gpu"}, "use KIND=N or KIND=ID,ID"},
 		{[]string{"--data-path-port", "53"}, "use one from 1024 to 49151"},
 		{[]string{"--data-path-port", "99999"}, "data-path-port"},
 	} {

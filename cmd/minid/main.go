@@ -113,6 +113,7 @@ func addFlags(cmd *cobra.Command, cfg *node.Config, logging *logOptions) {
 	f.Uint16Var(&cfg.DataPathPort, "data-path-port", cfg.DataPathPort, "UDP port of the overlays' traffic in a cluster that this node makes")
 	f.StringVar(&cfg.Name, "name", cfg.Name, "node name")
 	f.StringArrayVar(&cfg.Labels, "label", nil, "engine label key=value (repeatable)")
+	f.StringArrayVar(&cfg.GenericResources, "generic-resource", nil, "what the node has for tasks that ask for it, KIND=N or KIND=ID,ID (repeatable)")
 	f.StringVar(&cfg.ContainerdAddress, "containerd-address", "", "socket of a containerd to use, 1.6 or newer (default: start and own a private one)")
 	f.StringVar(&cfg.RegistryConfig, "registry-config", cfg.RegistryConfig, "per-registry hosts.toml as containerd's")
 	f.StringVar(&cfg.MetricsAddr, "metrics-addr", "", "serve Prometheus metrics and health on this address (default: off)")

@@ -106,6 +106,7 @@ func checkResources(r *pb.ResourceRequirements) error {
 		checkOver("cpu", r.GetReserveNanoCpus(), r.GetLimitNanoCpus()),
 		checkOver("memory", r.GetReserveMemoryBytes(), r.GetLimitMemoryBytes()),
 		checkPids(r.GetLimitPids()),
+		checkGeneric(r.GetGeneric()),
 	)
 }
 

@@ -56,6 +56,9 @@ func TestCreateServiceRefuses(t *testing.T) {
 		"limit-memory: 1024 bytes are too few": resources(&pb.ResourceRequirements{LimitMemoryBytes: 1024}),
 		"reserve-memory: more is reserved":     resources(&pb.ResourceRequirements{LimitMemoryBytes: 8 << 20, ReserveMemoryBytes: 16 << 20}),
 		"limit-pids: -1 is negative":           resources(&pb.ResourceRequirements{LimitPids: -1}),
+		`generic-resource "a b": a kind`:       resources(&pb.ResourceRequirements{Generic: []*pb.GenericRequest{{Kind: "a b", Count: 1}}}),
+		"generic-resource gpu: 0 are too few":  resources(&pb.ResourceRequirements{Generic: []*pb.GenericRequest{{Kind: "gpu"}}}),
+		"generic-resource gpu: it is given tw": resources(&pb.ResourceRequirements{Generic: []*pb.GenericRequest{{Kind: "gpu", Count: 1}, {Kind: "gpu", Count: 1}}}),
 		"restart-condition: there is no":       func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Condition: 9} },
 		"restart-delay: -1s":                   func(s *pb.ServiceSpec) { s.Task.Restart = &pb.RestartPolicy{Delay: durationpb.New(-time.Second)} },
 		"update-order: there is no":            func(s *pb.ServiceSpec) { s.Update = &pb.UpdateConfig{Order: 7} },
@@ -281,6 +284,7 @@ func TestUpdateClusterRefuses(t *testing.T) {
 	for want, spec := range map[string]*pb.ClusterSpec{
 		"heartbeat period 500ms": {HeartbeatPeriod: durationpb.New(500 * time.Millisecond)},
 		"cannot expire after 1m": {CertExpiry: durationpb.New(time.Minute)},
+		"placement strategy 7":   {PlacementStrategy: 7},
 		"every 5 log entries":    {SnapshotInterval: 5},
 		"old snapshots are too":  {MaxSnapshots: 1000},
 		"its name stays":         {Name: "other"},

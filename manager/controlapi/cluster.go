@@ -59,6 +59,9 @@ func normalClusterSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
 	if spec.SnapshotInterval == 0 {
 		spec.SnapshotInterval = 10000
 	}
+	if spec.PlacementStrategy == pb.PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED {
+		spec.PlacementStrategy = pb.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD
+	}
 	if spec.CertExpiry == nil {
 		spec.CertExpiry = durationpb.New(90 * 24 * time.Hour)
 	}
@@ -100,5 +103,5 @@ func checkClusterSpec(spec *pb.ClusterSpec) error {
 	case spec.MaxSnapshots > 100:
 		return fault.New(fault.Invalid, "update cluster: %d old snapshots are too many: 100 is the most", spec.MaxSnapshots)
 	}
-	return nil
+	return checkStrategy(spec.PlacementStrategy)
 }

@@ -36,7 +36,11 @@ func Run(ctx context.Context, cfg node.Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	m := &machine{cfg: cfg, log: cfg.Logger}
+	generic, err := cfg.GenericList()
+	if err != nil {
+		return err
+	}
+	m := &machine{cfg: cfg, log: cfg.Logger, generic: generic}
 	if err := m.open(ctx); err != nil {
 		return errors.Join(err, m.close())
 	}
@@ -58,6 +62,7 @@ type machine struct {
 	// runtime is of the present membership, if there is one.
 	runtime *containerd.Runtime
 	release string
+	generic []*pb.GenericResource
 }
 
 func (m *machine) open(ctx context.Context) error {
@@ -187,7 +192,7 @@ func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 	r, err := containerd.Open(ctx, containerd.Config{
 		Address: address, NodeID: nodeID,
 		DataDir: m.cfg.DataDir, RunDir: m.cfg.RunDir, RegistryDir: m.cfg.RegistryConfig,
-		Network: m.network, Images: m.images, Logger: m.log.With("room", "containerd"),
+		Network: m.network, Images: m.images, Logger: m.log.With("room", "containerd"), Generic: m.generic,
 	})
 	if err != nil {
 		return nil, err
@@ -198,6 +203,7 @@ func (m *machine) openRuntime(nodeID string) (node.Runtime, error) {
 
 func (m *machine) describe(_ context.Context, dataPath string) *pb.NodeDescription {
 	d := containerd.DescribeHost()
+	d.Resources.Generic = m.generic
 	d.Hostname = m.cfg.Name
 	d.EngineLabels = m.cfg.LabelMap()
 	d.EngineVersion = m.cfg.Version
