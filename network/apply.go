@@ -5,6 +5,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/dns"
@@ -71,11 +74,7 @@ func (e *Engine) change(d Dirty, c changes) {
 		e.dns.Change(network, z.put, z.remove)
 	}
 	for network, v := range c.balances {
-		for _, id := range e.localsOn(network) {
-			if b := e.balancers[id]; b != nil {
-				e.note(id, b.Change(v.put, v.remove))
-			}
-		}
+		e.changeBalancers(network, v)
 	}
 	if len(c.ports.put)+len(c.ports.remove) > 0 {
 		e.note(partMesh, e.mesh.Change(c.ports.put, c.ports.remove))
@@ -112,17 +111,78 @@ func (e *Engine) mended(part string, err error) {
 	e.note(part, err)
 }
 
+// atOnce is how many tasks' namespaces are changed at a time: each has rules of
+// its own, behind a lock of its own.
+const atOnce = 4
+
+// each calls f with the numbers below n, some at a time.
+func each(n int, f func(i int)) {
+	var running sync.WaitGroup
+	var next atomic.Int64
+	for range min(n, atOnce) {
+		running.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// changeBalancers tells the tasks on a network where its virtual addresses lead.
+func (e *Engine) changeBalancers(network string, v *vipChange) {
+	ids := slices.DeleteFunc(e.localsOn(network), func(id string) bool { return e.balancers[id] == nil })
+	errs := make([]error, len(ids))
+	each(len(ids), func(i int) { errs[i] = e.balancers[ids[i]].Change(v.put, v.remove) })
+	for i, err := range errs {
+		e.note(ids[i], err)
+	}
+}
+
 // setAll sets every part whole.
 func (e *Engine) setAll() {
 	e.mended(partWireGuard, e.setWireGuard())
-	e.mended(partOverlay, e.setOverlay())
-	e.mended(partMesh, e.setMesh())
+	var overlay error
+	var beside sync.WaitGroup
+	beside.Go(func() { overlay = e.setOverlay() })
 	e.setNames()
+	e.setTasks()
+	beside.Wait()
+	e.mended(partOverlay, overlay)
+	e.mended(partMesh, e.setMesh())
+}
+
+// setTasks sets what is in the tasks' own namespaces.
+func (e *Engine) setTasks() {
 	var locals map[string]*Local
 	e.view(func(s *State) { locals = s.Locals() })
-	for _, id := range slices.Sorted(maps.Keys(locals)) {
-		e.mended(id, e.setTask(locals[id]))
+	ids := slices.Sorted(maps.Keys(locals))
+	wanted := map[string]vip.Wanted{} // by the networks that tasks have in common
+	errs := make([]error, len(ids))
+	for i, id := range ids {
+		l := locals[id]
+		if _, known := wanted[l.networks()]; !known {
+			e.view(func(s *State) { wanted[l.networks()] = s.VIPs(l) })
+		}
+		_, errs[i] = e.balancer(l)
 	}
+	each(len(ids), func(i int) {
+		if l := locals[ids[i]]; errs[i] == nil {
+			errs[i] = e.fill(l, wanted[l.networks()])
+		}
+	})
+	for i, err := range errs {
+		e.mended(ids[i], err)
+	}
+}
+
+// networks of a task, in their order.
+func (l *Local) networks() string {
+	ids := make([]string, len(l.GetAddresses()))
+	for i, a := range l.GetAddresses() {
+		ids[i] = a.GetNetworkId()
+	}
+	return strings.Join(ids, " ")
 }
 
 func (e *Engine) setOverlay() error {
@@ -245,18 +305,23 @@ func (e *Engine) makeNetwork(id string) (overlay.Network, error) {
 
 // setTask sets what is in a task's own namespace.
 func (e *Engine) setTask(l *Local) error {
-	var wanted vip.Wanted
-	var named dns.Task
-	e.view(func(s *State) { wanted, named = s.VIPs(l), s.nameTask(l) })
-	b, err := e.balancer(l)
-	if err != nil {
+	if _, err := e.balancer(l); err != nil {
 		return err
 	}
-	if b != nil {
+	var wanted vip.Wanted
+	e.view(func(s *State) { wanted = s.VIPs(l) })
+	return e.fill(l, wanted)
+}
+
+// fill is setTask for a task that has its balancer.
+func (e *Engine) fill(l *Local, wanted vip.Wanted) error {
+	if b := e.balancers[l.GetTaskId()]; b != nil {
 		if err := b.Set(wanted); err != nil {
 			return fmt.Errorf("balance virtual addresses: %w", err)
 		}
 	}
+	var named dns.Task
+	e.view(func(s *State) { named = s.nameTask(l) })
 	return e.dns.Open(named)
 }
 
