@@ -206,15 +206,32 @@ func moves(view store.View, s *pb.Service) []*pb.Command {
 			cmds = append(cmds, stop(t)...)
 		}
 	}
-	broken := strings.Contains(s.Spec.Task.Container.Image, "broken")
-	if done && s.SpecVersion > 1 && s.UpdateStatus == nil {
-		status := &pb.UpdateStatus{State: pb.UpdateState_UPDATE_STATE_COMPLETED, ToVersion: s.SpecVersion, Message: "update completed"}
-		if broken {
-			status.State, status.Message = pb.UpdateState_UPDATE_STATE_PAUSED, "1 of 1 updated tasks failed"
-		}
-		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetUpdateStatus{SetUpdateStatus: &pb.SetUpdateStatus{Id: s.Id, Status: status}}})
+	if done {
+		cmds = append(cmds, rolloutMoves(s)...)
 	}
 	return cmds
+}
+
+// rolloutMoves end a rollout whose tasks are as wanted, well or, with a broken
+// image, badly.
+func rolloutMoves(s *pb.Service) []*pb.Command {
+	const why = "1 of 1 updated tasks failed"
+	broken := strings.Contains(s.Spec.Task.Container.Image, "broken")
+	status := &pb.UpdateStatus{State: pb.UpdateState_UPDATE_STATE_COMPLETED, ToVersion: s.SpecVersion, Message: "update completed"}
+	switch back := s.UpdateStatus.GetState() == pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED; {
+	case back && broken:
+		status.State, status.Message = pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED, why
+	case back:
+		status.State = pb.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED
+		status.Message = strings.Replace(s.UpdateStatus.Message, "in progress", "completed", 1)
+	case s.UpdateStatus != nil || s.SpecVersion == 1:
+		return nil
+	case broken && s.Spec.Update.FailureAction == pb.UpdateConfig_FAILURE_ACTION_ROLLBACK:
+		return []*pb.Command{{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: s.Id, Reason: why}}}}
+	case broken:
+		status.State, status.Message = pb.UpdateState_UPDATE_STATE_PAUSED, why
+	}
+	return []*pb.Command{{Kind: &pb.Command_SetUpdateStatus{SetUpdateStatus: &pb.SetUpdateStatus{Id: s.Id, Status: status}}}}
 }
 
 func removal(s *pb.Service, tasks []*pb.Task) []*pb.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"github.com/minid/minid/cmd/minictl/print"
@@ -89,6 +91,9 @@ func (c *cli) serviceUpdate() *cobra.Command {
 		images imageFlags
 		wait   waitFlags
 		cmd    *cobra.Command
+		// What the service must be at, and whether it shall only go back.
+		ifVersion uint64
+		back      bool
 	)
 	cmd = c.streaming("update [FLAGS] SERVICE", "Change a service", exactly(1), func(ctx context.Context, args []string) error {
 		a, err := c.connect()
@@ -98,8 +103,14 @@ func (c *cli) serviceUpdate() *cobra.Command {
 		if err := wait.check(); err != nil {
 			return err
 		}
+		if back {
+			if err := onlyRollback(cmd); err != nil {
+				return err
+			}
+			return c.rollback(ctx, a, &pb.RollbackServiceRequest{Ref: args[0], IfVersion: ifVersion}, wait)
+		}
 		var warnings []string
-		updated, err := c.changeService(ctx, a, args[0], func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
+		updated, err := c.changeService(ctx, a, args[0], ifVersion, func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 			s, err := flags.Update(old, c.environment())
 			if err != nil {
 				return nil, err
@@ -120,13 +131,28 @@ func (c *cli) serviceUpdate() *cobra.Command {
 	}
 	images.register(cmd)
 	wait.register(cmd)
+	ifVersionFlag(cmd, &ifVersion)
+	cmd.Flags().BoolVar(&back, "rollback", false, "put the version before in place again, as service rollback does")
 	cmd.ValidArgsFunction = c.completing(serviceNames)
 	return cmd
 }
 
+// onlyRollback refuses settings beside --rollback, which has all of them from
+// the version before.
+func onlyRollback(cmd *cobra.Command) (err error) {
+	allowed := " rollback if-version detach quiet progress timeout host identity "
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !strings.Contains(allowed, " "+f.Name+" ") {
+			err = fault.New(fault.Invalid, "--%s cannot be combined with --rollback", f.Name).
+				WithTry("minictl service rollback SERVICE, then minictl service update")
+		}
+	})
+	return err
+}
+
 // changeService reads a service, changes its spec and writes it, again if
-// somebody else was faster.
-func (c *cli) changeService(ctx context.Context, a *api, ref string, change func(*pb.ServiceSpec) (*pb.ServiceSpec, error)) (*pb.Service, error) {
+// somebody else was faster, but not if it has to be at a version that is not 0.
+func (c *cli) changeService(ctx context.Context, a *api, ref string, ifVersion uint64, change func(*pb.ServiceSpec) (*pb.ServiceSpec, error)) (*pb.Service, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var updated *pb.Service
@@ -139,7 +165,7 @@ func (c *cli) changeService(ctx context.Context, a *api, ref string, change func
 		if err != nil {
 			return err
 		}
-		resp, err := a.control.UpdateService(ctx, &pb.UpdateServiceRequest{Ref: old.Id, IfVersion: old.Meta.GetVersion(), Spec: s})
+		resp, err := a.control.UpdateService(ctx, &pb.UpdateServiceRequest{Ref: old.Id, IfVersion: cmp.Or(ifVersion, old.Meta.GetVersion()), Spec: s})
 		if err != nil {
 			return err
 		}
@@ -241,7 +267,7 @@ func (c *cli) scale(ctx context.Context, a *api, arg string) (*pb.Service, error
 	if !ok || name == "" || err != nil {
 		return nil, fault.New(fault.Invalid, "invalid scale %q: expected SERVICE=REPLICAS", arg)
 	}
-	s, err := c.changeService(ctx, a, name, func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
+	s, err := c.changeService(ctx, a, name, 0, func(old *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 		if err := spec.SetReplicas(old, n); err != nil {
 			return nil, fault.New(fault.Invalid, "cannot scale service %q: %w", name, err)
 		}

@@ -18,6 +18,7 @@ func prettyService(w io.Writer, s *pb.Service) {
 	sp := s.GetSpec()
 	p.line(0, "ID", s.Id)
 	p.line(0, "Name", sp.GetName())
+	p.line(0, "Version", fmt.Sprint(s.GetMeta().GetVersion()))
 	p.labels(0, sp.GetLabels())
 	p.line(0, "Service Mode", title(modeName(sp)))
 	if r := sp.GetReplicated(); r != nil {
@@ -31,7 +32,8 @@ func prettyService(w io.Writer, s *pb.Service) {
 		p.field(1, "Message", u.Message)
 	}
 	prettyPlacement(p, sp.GetTask().GetPlacement())
-	prettyUpdate(p, sp.GetUpdate())
+	prettyRollout(p, "Update", sp.GetUpdate())
+	prettyRollout(p, "Rollback", sp.GetRollback())
 	prettyRestart(p, sp.GetTask().GetRestart())
 	prettyContainer(p, sp.GetTask().GetContainer())
 	prettyResources(p, sp.GetTask().GetResources())
@@ -83,17 +85,18 @@ func prettyPlacement(p prettyPrinter, s *pb.Placement) {
 	}
 }
 
-func prettyUpdate(p prettyPrinter, u *pb.UpdateConfig) {
+func prettyRollout(p prettyPrinter, kind string, u *pb.UpdateConfig) {
 	if u == nil {
 		return
 	}
-	p.line(0, "UpdateConfig", "")
+	p.line(0, kind+"Config", "")
 	p.line(1, "Parallelism", fmt.Sprint(u.Parallelism))
 	p.field(1, "Delay", durationText(u.Delay))
 	p.field(1, "On failure", enumName(u.FailureAction.String(), "FAILURE_ACTION_"))
 	p.field(1, "Monitoring Period", durationText(u.Monitor))
 	p.line(1, "Max failure ratio", fmt.Sprint(u.MaxFailureRatio))
-	p.field(1, "Update order", enumName(u.Order.String(), "ORDER_"))
+	p.field(1, "Deadline", durationText(u.Deadline))
+	p.field(1, kind+" order", enumName(u.Order.String(), "ORDER_"))
 }
 
 func prettyRestart(p prettyPrinter, r *pb.RestartPolicy) {

@@ -106,7 +106,7 @@ func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) erro
 		return nil
 	case outcome == progress.Gone:
 		return fault.New(fault.NotFound, "service %q was removed while it was waited for", name)
-	case outcome == progress.Paused:
+	case outcome == progress.Paused, outcome == progress.RolledBack:
 		return c.rolloutFailed(ctx, a, tracker, name)
 	case errors.Is(err, errInterrupted):
 		fmt.Fprintf(c.stderr, "Operation continuing in background.\nTry: minictl service ps %s\n", name)
@@ -130,8 +130,16 @@ func (a *api) watchService(id string) progress.Open {
 
 func (c *cli) rolloutFailed(ctx context.Context, a *api, t *progress.Tracker, name string) error {
 	c.lastWords(ctx, a, t.Failed())
-	message := t.Service().GetUpdateStatus().GetMessage()
-	return &exitError{exitRollout, fault.New(fault.State, "update of service %q paused: %s", name, print.Clean(message)).WithTry("minictl service ps %s", name)}
+	status := t.Service().GetUpdateStatus()
+	message := print.Clean(status.GetMessage())
+	err := fault.New(fault.State, "update of service %q paused: %s", name, message).WithTry("minictl service ps %s", name)
+	switch {
+	case status.GetState() == pb.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
+		err = fault.New(fault.State, "update of service %q was undone: %s", name, message).WithTry("minictl service ps %s", name)
+	case status.GetState() == pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED:
+		err = fault.New(fault.State, "rollback of service %q paused: %s", name, message).WithTry("minictl service ps %s", name)
+	}
+	return &exitError{exitRollout, err}
 }
 
 // timedOut tells tasks that fit nowhere from those that are slow or fail.

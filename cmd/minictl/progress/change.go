@@ -13,9 +13,10 @@ import (
 type Change struct {
 	At      time.Time `json:"time"`
 	Service string    `json:"service"`
-	// Slot number or, for global services, the node's name.
-	Slot   string `json:"slot"`
-	Task   string `json:"task"`
+	// Slot number or, for global services, the node's name. Empty, as the
+	// task, when the change is the service's.
+	Slot   string `json:"slot,omitempty"`
+	Task   string `json:"task,omitempty"`
 	Node   string `json:"node,omitempty"`
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
@@ -31,7 +32,11 @@ type Change struct {
 // String is the line for pipes, without its time.
 func (c Change) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s.%s %s", c.Service, c.Slot, c.State)
+	b.WriteString(c.Service)
+	if c.Slot != "" {
+		fmt.Fprintf(&b, ".%s", c.Slot)
+	}
+	fmt.Fprintf(&b, " %s", c.State)
 	if c.Node != "" && c.Node != c.Slot {
 		fmt.Fprintf(&b, " on %s", c.Node)
 	}

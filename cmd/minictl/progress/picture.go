@@ -70,6 +70,9 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 	slots, counts := t.slots(), t.Counts()
 	many := len(slots) > maxLines
 	lines := []string{counts.Overall(many)}
+	if t.undone() {
+		lines = append(lines, "rolling back: "+t.rollbackReason())
+	}
 	if t.Nowhere() {
 		lines = append(lines, "waiting: no node fits yet")
 	}

@@ -27,8 +27,10 @@ const (
 	Waiting Outcome = iota
 	// Converged: every slot runs the present version.
 	Converged
-	// Paused: the rolling update met failures and stopped.
+	// Paused: the rolling update met failures, or no end, and stopped.
 	Paused
+	// RolledBack: it was undone for them, without this wait having asked for it.
+	RolledBack
 	// Gone: the service was removed meanwhile.
 	Gone
 )
@@ -37,10 +39,12 @@ const (
 type Tracker struct {
 	service  *pb.Service
 	baseline *pb.UpdateStatus
-	nodes    map[string]string
-	tasks    map[string]*pb.Task
-	synced   bool
-	gone     bool
+	// first is the version that was waited for at the beginning.
+	first  uint64
+	nodes  map[string]string
+	tasks  map[string]*pb.Task
+	synced bool
+	gone   bool
 	// settledSince is when the present set of running tasks was complete.
 	settledSince time.Time
 	// told is what was last said of each task, waits what was said of waiting ones.
@@ -51,7 +55,7 @@ type Tracker struct {
 // NewTracker starts from a service as the API returned it. Nodes maps ids to
 // host names. An update that was already paused is not this wait's failure.
 func NewTracker(service *pb.Service, nodes map[string]string) *Tracker {
-	return &Tracker{service: service, baseline: service.GetUpdateStatus(), nodes: nodes,
+	return &Tracker{service: service, baseline: service.GetUpdateStatus(), first: service.GetSpecVersion(), nodes: nodes,
 		tasks: map[string]*pb.Task{}, told: map[string]string{}, waits: map[string]bool{}}
 }
 
@@ -77,6 +81,7 @@ func (t *Tracker) Apply(ev *pb.WatchEvent, now time.Time) []Change {
 		}
 		t.gone = ev.Action == pb.WatchEvent_ACTION_DELETE || o.Service.Removing
 		t.service = o.Service
+		changes = append(changes, t.tellRollback(now)...)
 	case *pb.Object_Task:
 		changes = t.applyTask(ev.Action, o.Task, now)
 	}
@@ -147,12 +152,14 @@ func (t *Tracker) Verdict(now time.Time) (Outcome, time.Duration) {
 	switch {
 	case t.gone:
 		return Gone, 0
+	case t.undone() && status.State == pb.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
+		return RolledBack, 0
 	case t.synced && t.paused() && !t.pausedBefore():
 		return Paused, 0
 	case !t.synced || t.settledSince.IsZero():
 		return Waiting, 0
-	case status.GetState() == pb.UpdateState_UPDATE_STATE_COMPLETED && status.GetToVersion() == t.service.SpecVersion &&
-		!proto.Equal(status, t.baseline):
+	case t.state() == pb.UpdateState_UPDATE_STATE_COMPLETED && !proto.Equal(status, t.baseline),
+		t.state() == pb.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED && !proto.Equal(status, t.baseline):
 		return Converged, 0
 	}
 	if left := verifyPeriod - now.Sub(t.settledSince); left > 0 {
@@ -162,16 +169,15 @@ func (t *Tracker) Verdict(now time.Time) (Outcome, time.Duration) {
 }
 
 func (t *Tracker) paused() bool {
-	s := t.service.GetUpdateStatus()
-	return s.GetState() == pb.UpdateState_UPDATE_STATE_PAUSED && s.GetToVersion() == t.service.SpecVersion
+	return t.state() == pb.UpdateState_UPDATE_STATE_PAUSED || t.state() == pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED
 }
 
 func (t *Tracker) pausedBefore() bool { return proto.Equal(t.service.GetUpdateStatus(), t.baseline) }
 
 // settled reports whether every wanted slot runs what it should.
 func (t *Tracker) settled() bool {
-	status := t.service.GetUpdateStatus()
-	if t.gone || status.GetState() == pb.UpdateState_UPDATE_STATE_UPDATING && status.GetToVersion() == t.service.GetSpecVersion() {
+	rolling := t.state() == pb.UpdateState_UPDATE_STATE_UPDATING || t.state() == pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED
+	if t.gone || rolling {
 		return false
 	}
 	slots := t.slots()
@@ -236,9 +242,13 @@ func (t *Tracker) Failed() *pb.Task {
 			return task
 		}
 	}
+	version := t.service.SpecVersion
+	if t.undone() {
+		version = t.first
+	}
 	var last *pb.Task
 	for _, task := range t.tasks {
-		if failed(task) && task.SpecVersion == t.service.SpecVersion &&
+		if failed(task) && task.SpecVersion == version &&
 			(last == nil || last.Status.GetAt().AsTime().Before(task.Status.GetAt().AsTime())) {
 			last = task
 		}

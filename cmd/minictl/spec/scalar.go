@@ -87,33 +87,6 @@ func policyFlags() []flag {
 	}
 }
 
-func updateFlags() []flag {
-	return []flag{
-		scalar("update-parallelism", "", "uint", "tasks updated at a time, 0 is all (default 1)", count(func(s *pb.ServiceSpec) *uint64 { return &updates(s).Parallelism })),
-		scalar("update-delay", "", "duration", "time between batches of an update", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &updates(s).Delay })),
-		scalar("update-monitor", "", "duration", "how long an updated task must keep running (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &updates(s).Monitor })),
-		scalar("update-failure-action", "", "string", "what a failed update does: pause or continue (default pause)", func(s *pb.ServiceSpec, v string) error {
-			if v == "rollback" {
-				return fmt.Errorf("rollback is not supported yet")
-			}
-			return choice(choices[pb.UpdateConfig_FailureAction]{
-				{"pause", pb.UpdateConfig_FAILURE_ACTION_PAUSE}, {"continue", pb.UpdateConfig_FAILURE_ACTION_CONTINUE},
-			}, func(s *pb.ServiceSpec) *pb.UpdateConfig_FailureAction { return &updates(s).FailureAction })(s, v)
-		}),
-		scalar("update-order", "", "string", "stop-first or start-first (default stop-first)", choice(choices[pb.UpdateConfig_Order]{
-			{"stop-first", pb.UpdateConfig_ORDER_STOP_FIRST}, {"start-first", pb.UpdateConfig_ORDER_START_FIRST},
-		}, func(s *pb.ServiceSpec) *pb.UpdateConfig_Order { return &updates(s).Order })),
-		scalar("update-max-failure-ratio", "", "float", "share of failed tasks that an update bears", func(s *pb.ServiceSpec, v string) error {
-			ratio, err := strconv.ParseFloat(v, 64)
-			if err != nil || !(ratio >= 0 && ratio <= 1) {
-				return fmt.Errorf("expected a number between 0 and 1")
-			}
-			updates(s).MaxFailureRatio = ratio
-			return nil
-		}),
-	}
-}
-
 func text(field func(*pb.ServiceSpec) *string) setter {
 	return func(s *pb.ServiceSpec, v string) error { *field(s) = v; return nil }
 }

@@ -59,12 +59,12 @@ type Flags struct {
 
 // CreateFlags adds the flags of `service create` to a flag set.
 func CreateFlags(set *pflag.FlagSet) *Flags {
-	return register(set, createOnlyFlags(), scalarFlags(), listFlags(create))
+	return register(set, createOnlyFlags(), scalarFlags(), healthFlags(), listFlags(create))
 }
 
 // UpdateFlags adds the flags of `service update` to a flag set.
 func UpdateFlags(set *pflag.FlagSet) *Flags {
-	return register(set, updateOnlyFlags(), scalarFlags(), listFlags(update))
+	return register(set, updateOnlyFlags(), scalarFlags(), healthFlags(), listFlags(update))
 }
 
 func register(set *pflag.FlagSet, tables ...[]flag) *Flags {
@@ -83,6 +83,9 @@ func register(set *pflag.FlagSet, tables ...[]flag) *Flags {
 
 // apply carries out all flags given, in the order of their tables.
 func (f *Flags) apply(s *pb.ServiceSpec, env Environment) error {
+	if err := f.clash(); err != nil {
+		return err
+	}
 	for _, fl := range f.flags {
 		given := f.set.Lookup(fl.name).Value.(*value).given
 		if fl.kind != "list" && len(given) > 1 {
@@ -138,13 +141,6 @@ func placement(s *pb.ServiceSpec) *pb.Placement            { return made(&task(s
 func logs(s *pb.ServiceSpec) *pb.LogConfig                 { return made(&task(s).Log) }
 func dns(s *pb.ServiceSpec) *pb.DNSConfig                  { return made(&container(s).Dns) }
 
-func updates(s *pb.ServiceSpec) *pb.UpdateConfig {
-	if s.Update == nil {
-		s.Update = &pb.UpdateConfig{Parallelism: 1}
-	}
-	return s.Update
-}
-
 // trim removes parts in which nothing is set (any more): a task made without
 // them is the same, and need not be replaced.
 func trim(s *pb.ServiceSpec) {
@@ -157,6 +153,9 @@ func trim(s *pb.ServiceSpec) {
 	}
 	if proto.Size(t.GetContainer().GetDns()) == 0 {
 		container(s).Dns = nil
+	}
+	if proto.Size(t.GetContainer().GetHealth()) == 0 {
+		container(s).Health = nil
 	}
 }
 
@@ -185,9 +184,7 @@ func setMode(s *pb.ServiceSpec, v string) error {
 
 // unsupported are flags that Swarm has and minid does not have yet.
 const unsupported = " credential-spec isolation" +
-	" generic-resource max-concurrent rollback rollback-parallelism rollback-delay rollback-failure-action rollback-monitor" +
-	" rollback-max-failure-ratio rollback-order health-cmd" +
-	" health-interval health-timeout health-retries health-start-period health-start-interval no-healthcheck" +
+	" generic-resource max-concurrent" +
 	" autolock external-ca ca-cert ca-key aux-address config-from config-only ipam-driver ipam-opt ipv4" +
 	" template-driver driver details rotate "
 

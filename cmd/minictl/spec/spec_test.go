@@ -89,6 +89,9 @@ func TestCreate(t *testing.T) {
 		{"--mode replicated --replicas 4", `replicated { replicas: 4 }`},
 		{"--update-parallelism 0 --update-delay 5s --update-monitor 0s --update-order start-first --update-failure-action continue --update-max-failure-ratio .25",
 			`update { delay { seconds: 5 } monitor {} order: ORDER_START_FIRST failure_action: FAILURE_ACTION_CONTINUE max_failure_ratio: 0.25 }`},
+		{"--update-failure-action rollback --update-deadline 1m --rollback-parallelism 0 --rollback-delay 1s --rollback-monitor 2s --rollback-deadline 0s --rollback-failure-action continue --rollback-order start-first --rollback-max-failure-ratio 1",
+			`update { parallelism: 1 failure_action: FAILURE_ACTION_ROLLBACK deadline { seconds: 60 } }
+			rollback { delay { seconds: 1 } monitor { seconds: 2 } deadline {} failure_action: FAILURE_ACTION_CONTINUE order: ORDER_START_FIRST max_failure_ratio: 1 }`},
 		{"--log-driver local --log-opt max-size=1m --log-opt max-file=7", `task { log { max_size_bytes: 1048576 max_files: 7 } }`},
 		{"-p 8080:80 -p published=53,target=53,protocol=udp,mode=host", `task { ports { protocol: PROTOCOL_TCP target: 80 published: 8080 mode: MODE_INGRESS } ports { protocol: PROTOCOL_UDP target: 53 published: 53 mode: MODE_HOST } }`},
 		{"--network web --network name=back,alias=db,alias=cache,alias=db --network Front,alias=www --endpoint-mode dnsrr", `endpoint_mode: ENDPOINT_MODE_DNSRR
@@ -188,7 +191,7 @@ func TestBadValues(t *testing.T) {
 		{"--label", "=x"}, {"--env", "=x"}, {"--env-file", "nosuch"}, {"--entrypoint", `"open`}, {"--tty=perhaps"},
 		{"--stop-grace-period", "-1s"}, {"--stop-grace-period", "5"}, {"--limit-cpu", "1e3"}, {"--limit-cpu", "0.0000000001"}, {"--limit-cpu", "-1"}, {"--limit-cpu", "1/2"},
 		{"--limit-memory", "-1"}, {"--limit-memory", "lots"}, {"--limit-pids", "-1"}, {"--replicas", "-1"}, {"--replicas", "many"}, {"--mode", "global", "--replicas", "2"},
-		{"--mode", "replicated-job"}, {"--mode", "x"}, {"--restart-condition", "always"}, {"--restart-max-attempts", "x"}, {"--update-order", "x"}, {"--update-failure-action", "rollback"},
+		{"--mode", "replicated-job"}, {"--mode", "x"}, {"--restart-condition", "always"}, {"--restart-max-attempts", "x"}, {"--update-order", "x"}, {"--rollback-failure-action", "rollback"},
 		{"--update-max-failure-ratio", "1.5"}, {"--update-max-failure-ratio", "NaN"}, {"--log-driver", "syslog"}, {"--log-opt", "max-file=0"}, {"--log-opt", "tag=x"}, {"--placement-pref", "node.labels.x"}, {"--constraint", ""},
 		{"--cap-add", ""}, {"--mount", "target=x"}, {"--mount", "type=bind,target=/x"}, {"--mount", "type=bind,source=rel,target=/x"}, {"--mount", "type=tmpfs,source=x,target=/x"}, {"--mount", "source=/x,target=/x"},
 		{"--mount", "type=npipe,target=/x"}, {"--mount", "target=/x,tmpfs-size=1m"}, {"--mount", "type=bind,source=/a,target=/b,volume-nocopy"}, {"--mount", "target=/a,bind-propagation=shared"}, {"--mount", "target=/x,volume-driver=y"}, {"--mount", "target=/x,foo=y"}, {"--mount", ""}, {"--mount", "target=/x", "--mount", "target=/x/"},
@@ -221,7 +224,7 @@ func TestSplitWords(t *testing.T) {
 }
 
 func TestUnsupported(t *testing.T) {
-	for name, want := range map[string]bool{"--health-cmd": true, "--host-add": false, "--init": false, "--isolation": true, "--aux-address": true, "--network-add": false, "--dns-rm": false, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
+	for name, want := range map[string]bool{"--health-cmd": false, "--host-add": false, "--init": false, "--isolation": true, "--aux-address": true, "--network-add": false, "--dns-rm": false, "--publish": false, "--nosuch": false, "--": false, "--add": false} {
 		if Unsupported(name) != want {
 			t.Errorf("Unsupported(%q) = %v", name, !want)
 		}
