@@ -23,8 +23,8 @@ func prettySettings(p prettyPrinter, c *pb.ContainerSpec) {
 	flag("TTY", c.GetTty())
 	flag("Read-only Root", c.GetReadOnly())
 	p.field(1, "Groups", joinComma(c.GetGroups()))
-	p.field(1, "Capabilities Added", joinComma(c.GetCapAdd()))
-	p.field(1, "Capabilities Dropped", joinComma(c.GetCapDrop()))
+	p.field(1, "Added Caps", joinComma(c.GetCapAdd()))
+	p.field(1, "Dropped Caps", joinComma(c.GetCapDrop()))
 	p.field(1, "Security Options", joinComma(c.GetSecurityOpts()))
 	if c.GetOomScoreAdj() != 0 {
 		p.line(1, "OOM Score", fmt.Sprint(c.GetOomScoreAdj()))
@@ -76,9 +76,9 @@ func mountText(m *pb.Mount) string {
 func prettySwap(p prettyPrinter, r *pb.ResourceRequirements) {
 	switch n := r.GetMemorySwapBytes(); {
 	case n > 0:
-		p.line(1, "Limit Memory and Swap", units.BytesSize(float64(n)))
+		p.line(1, "Limit Memory+Swap", units.BytesSize(float64(n)))
 	case n < 0:
-		p.line(1, "Limit Memory and Swap", "no limit of swap")
+		p.line(1, "Limit Memory+Swap", "no limit of swap")
 	}
 	if r != nil && r.MemorySwappiness != nil {
 		p.line(1, "Swappiness", fmt.Sprint(*r.MemorySwappiness))

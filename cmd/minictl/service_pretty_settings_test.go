@@ -29,10 +29,10 @@ func TestPrettySettings(t *testing.T) {
 	prettySwap(p, s.Resources)
 	prettyLog(p, s.Log)
 	want := []string{
-		"Init: true", "Read-only Root: true", "Groups: wheel", "Capabilities Added: CAP_NET_ADMIN", "Capabilities Dropped: ALL",
+		"Init: true", "Read-only Root: true", "Groups: wheel", "Added Caps: CAP_NET_ADMIN", "Dropped Caps: ALL",
 		"Security Options: no-new-privileges", "OOM Score: -5", "Shm Size: 1MiB", "Sysctl: net.a=1", "Sysctl: net.b=2",
 		"Ulimit: nofile=1:-1", "Device: /dev/fuse:/dev/fuse:rwm", "Host: 10.0.0.1 db",
-		"Limit Memory and Swap: no limit of swap", "Swappiness: 0", "Log: 3 files of 1MiB",
+		"Limit Memory+Swap: no limit of swap", "Swappiness: 0", "Log: 3 files of 1MiB",
 	}
 	var got []string
 	for line := range strings.Lines(out.String()) {

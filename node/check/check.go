@@ -35,6 +35,7 @@ func Host(cfg node.Config) []Finding {
 	if cfg.ContainerdAddress == "" { // another containerd has its own shim
 		findings = append(findings, checkTool("containerd-shim-runc-v2", "make build, or apt-get install containerd"))
 	}
+	findings = append(findings, checkInit())
 	findings = append(findings, checkNetwork()...)
 	return append(findings, checkForwarding(), checkMTU(), checkPort(cfg), checkClock(), checkSpace(cfg))
 }
@@ -129,6 +130,13 @@ func checkTool(name, try string) Finding {
 		}
 	}
 	return Finding{What: name, Found: "not found", Needed: true, Try: try}
+}
+
+// checkInit looks for what only services with --init need.
+func checkInit() Finding {
+	f := checkTool("minid-init", "make build, and install bin/minid-init beside minid")
+	f.Needed = false
+	return f
 }
 
 func checkNetwork() []Finding {

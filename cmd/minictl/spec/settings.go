@@ -197,14 +197,17 @@ func removeKey(list *[]string, text, separator string) {
 	})
 }
 
-// moveOrReset is moveCapability, which also knows docker's RESET: it empties the
-// list, so that what follows begins from the defaults.
+// moveOrReset is moveCapability, which also knows that ALL includes the others,
+// and docker's RESET: it empties the list, so that what follows begins from the
+// defaults.
 func moveOrReset(on, off *[]string, name string) {
-	if strings.EqualFold(name, "RESET") {
+	reset, all := strings.EqualFold(name, "RESET"), strings.EqualFold(name, "ALL")
+	if reset || all {
 		*on = nil
-		return
 	}
-	moveCapability(on, off, name)
+	if !reset {
+		moveCapability(on, off, name)
+	}
 }
 
 // logDriver takes the names of what minid has instead of drivers: all logs are

@@ -53,7 +53,7 @@ func TestSettingsOfServicesThatAreThere(t *testing.T) {
 		{`devices: "/dev/a:/dev/a:rwm"`, "--device-rm /dev/a:/dev/a:rwm", ``},
 		{`security_opts: "no-new-privileges" security_opts: "seccomp=unconfined"`, "--security-opt-rm no-new-privileges --security-opt-add seccomp=builtin", `security_opts: "seccomp=builtin"`},
 		{`security_opts: "seccomp=unconfined"`, "--security-opt-rm seccomp=unconfined", ``},
-		{`cap_add: "CAP_KILL" cap_drop: "ALL"`, "--cap-drop RESET --cap-add ALL", `cap_add: "CAP_KILL" cap_add: "ALL"`},
+		{`cap_add: "CAP_KILL" cap_drop: "ALL"`, "--cap-drop RESET --cap-add ALL", `cap_add: "ALL"`},
 	} {
 		got, err := updateFrom(t, parse(t, `task { container { `+test.old+` } }`), strings.Fields(test.args)...)
 		if err != nil {
