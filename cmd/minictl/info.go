@@ -33,14 +33,23 @@ func (c *cli) infoCommand() *cobra.Command {
 		if o.format != "" && f.Kind != print.Table {
 			return print.One(c.stdout, f, print.Inspected{Message: info, Fields: info})
 		}
-		c.printInfo(info)
+		c.printInfo(info, a.strategy(ctx))
 		return nil
 	})
 	o.inspectFlags(cmd, false)
 	return cmd
 }
 
-func (c *cli) printInfo(i *pb.InfoResponse) {
+// strategy is how the cluster places tasks, empty where no manager tells.
+func (a *api) strategy(ctx context.Context) string {
+	cluster, err := a.control.GetCluster(ctx, &pb.GetClusterRequest{})
+	if err != nil {
+		return ""
+	}
+	return strategyName(cluster.GetSpec().GetPlacementStrategy())
+}
+
+func (c *cli) printInfo(i *pb.InfoResponse, strategy string) {
 	p, d := prettyPrinter{c.stdout}, i.GetDescription()
 	p.line(0, "Name", i.Name)
 	p.line(0, "Version", i.Version)
@@ -59,11 +68,13 @@ func (c *cli) printInfo(i *pb.InfoResponse) {
 		p.field(1, "Address", i.Addr)
 		p.field(1, "Manager Addresses", joinComma(i.ManagerAddrs))
 		p.field(1, "Certificate Expires", timeText(i.CertExpiresAt))
+		p.field(1, "Placement Strategy", strategy)
 		p.line(1, "Running Tasks", fmt.Sprint(i.TasksRunning))
 	}
 	p.line(0, "Platform", d.GetPlatform().GetOs()+"/"+d.GetPlatform().GetArchitecture())
 	p.line(0, "CPUs", cpuText(d.GetResources().GetNanoCpus()))
 	p.line(0, "Total Memory", units.BytesSize(float64(d.GetResources().GetMemoryBytes())))
+	p.field(0, "Generic Resources", genericText(d.GetResources().GetGeneric()))
 	p.field(0, "Data Path Address", d.GetDataPathAddr())
 	p.field(0, "Data Dir", i.DataDir)
 	p.labels(0, d.GetEngineLabels())

@@ -186,6 +186,7 @@ func prettyNode(w io.Writer, n *pb.Node) {
 	p.line(0, "Resources", "")
 	p.line(1, "CPUs", cpuText(d.GetResources().GetNanoCpus()))
 	p.line(1, "Memory", units.BytesSize(float64(d.GetResources().GetMemoryBytes())))
+	p.field(1, "Generic Resources", genericText(d.GetResources().GetGeneric()))
 	p.line(0, "Engine Version", d.GetEngineVersion())
 	p.field(0, "Containerd Version", d.GetRuntimeVersion())
 	if len(d.GetEngineLabels()) > 0 {

@@ -156,5 +156,6 @@ func prettyResources(p prettyPrinter, r *pb.ResourceRequirements) {
 	amount("Limit CPU", r.LimitNanoCpus, cpuText)
 	amount("Limit Memory", r.LimitMemoryBytes, size)
 	amount("Limit Pids", r.LimitPids, func(n int64) string { return fmt.Sprint(n) })
+	p.field(1, "Generic", requestText(r.Generic))
 	prettySwap(p, r)
 }

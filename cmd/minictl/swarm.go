@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -28,6 +29,7 @@ type clusterFlags struct {
 	certExpiry, heartbeat           time.Duration
 	history                         int64
 	snapshotInterval, snapshotsKept uint64
+	strategy                        string
 }
 
 func (f *clusterFlags) register(cmd *cobra.Command) {
@@ -37,9 +39,32 @@ func (f *clusterFlags) register(cmd *cobra.Command) {
 	set.Int64Var(&f.history, "task-history-limit", 5, "finished tasks kept per slot")
 	set.Uint64Var(&f.snapshotInterval, "snapshot-interval", 10000, "raft log entries between snapshots")
 	set.Uint64Var(&f.snapshotsKept, "max-snapshots", 0, "older snapshots kept")
+	set.StringVar(&f.strategy, "placement-strategy", "spread", "where new tasks go: spread, to the node with the fewest, or binpack, to the fullest that has room")
+	cmd.RegisterFlagCompletionFunc("placement-strategy", cobra.FixedCompletions([]string{"spread", "binpack"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// apply sets what was given.
+// check refuses bad values before anything is done.
+func (f *clusterFlags) check() error {
+	_, err := parseStrategy(f.strategy)
+	return err
+}
+
+func parseStrategy(s string) (pb.PlacementStrategy, error) {
+	switch s {
+	case "spread":
+		return pb.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD, nil
+	case "binpack":
+		return pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK, nil
+	}
+	return 0, fault.New(fault.Invalid, "invalid --placement-strategy %q: expected spread or binpack", s)
+}
+
+// strategyName is a strategy as users write it; an unset one is spread.
+func strategyName(s pb.PlacementStrategy) string {
+	return cmp.Or(enumName(s.String(), "PLACEMENT_STRATEGY_"), "spread")
+}
+
+// apply sets what was given; check has looked at it.
 func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 	given := cmd.Flags().Changed
 	if given("cert-expiry") {
@@ -57,11 +82,15 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 	if given("max-snapshots") {
 		s.MaxSnapshots = f.snapshotsKept
 	}
+	if given("placement-strategy") {
+		s.PlacementStrategy, _ = parseStrategy(f.strategy)
+	}
 }
 
 // defaults are the settings of a new cluster.
 func (f *clusterFlags) defaults() *pb.ClusterSpec {
-	return &pb.ClusterSpec{Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat),
+	strategy, _ := parseStrategy(f.strategy)
+	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat),
 		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
 }
 
@@ -136,6 +165,9 @@ func (c *cli) swarmInit() *cobra.Command {
 			return err
 		}
 		if req.Availability, err = parseAvailability(availability); err != nil {
+			return err
+		}
+		if err := settings.check(); err != nil {
 			return err
 		}
 		req.Spec = settings.defaults()
@@ -278,6 +310,9 @@ func (c *cli) swarmUpdate() *cobra.Command {
 		}
 		if cmd.Flags().NFlag() == 0 {
 			return fault.New(fault.Invalid, "nothing to update: no setting was given").WithTry("minictl swarm update --help")
+		}
+		if err := settings.check(); err != nil {
+			return err
 		}
 		err = retryStale(func() error {
 			cluster, err := a.control.GetCluster(ctx, &pb.GetClusterRequest{})

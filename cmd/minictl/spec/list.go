@@ -77,6 +77,7 @@ func plainLists() []listFlag {
 		{"env", "e", "environment variable KEY=VALUE, or KEY to pass on the caller's", addEnv, "key", removeEnv},
 		textList("group", "supplementary group", "name", func(s *pb.ServiceSpec) *[]string { return &container(s).Groups }),
 		textList("constraint", "placement constraint such as node.labels.disk==ssd", "text", func(s *pb.ServiceSpec) *[]string { return &placement(s).Constraints }),
+		genericList(),
 		{"placement-pref", "", "placement preference such as spread=node.labels.rack", addPreference, "text", removePreference},
 	}
 }

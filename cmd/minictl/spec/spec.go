@@ -184,7 +184,7 @@ func setMode(s *pb.ServiceSpec, v string) error {
 
 // unsupported are flags that Swarm has and minid does not have yet.
 const unsupported = " credential-spec isolation" +
-	" generic-resource max-concurrent" +
+	" max-concurrent" +
 	" autolock external-ca ca-cert ca-key aux-address config-from config-only ipam-driver ipam-opt ipv4" +
 	" template-driver driver details rotate "
 
