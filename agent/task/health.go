@@ -200,7 +200,7 @@ func earliest(a, b time.Time) time.Time {
 func healthNews(s State, obs Observation, now time.Time) *pb.TaskStatus {
 	h, told := s.Health, s.Status.GetHealth()
 	state, message, problem := healthWords(h, obs.Health)
-	firstFailure := told.GetState() == h.State && s.Status.GetError() == "" && problem != ""
+	firstFailure := h.State == pb.HealthState_HEALTH_STATE_STARTING && s.Status.GetError() == "" && problem != ""
 	if told.GetState() == h.State && s.Status.GetState() == state && !firstFailure {
 		return nil
 	}

@@ -154,7 +154,7 @@ func (t *taskTable) list() print.List[*pb.Task] {
 			}},
 			{Field: "DesiredState", Header: "DESIRED STATE", Value: func(task *pb.Task, _ bool) string { return title(progress.StateName(task.DesiredState)) }},
 			{Field: "CurrentState", Header: "CURRENT STATE", Value: func(task *pb.Task, _ bool) string {
-				state := title(progress.StateName(task.GetStatus().GetState()))
+				state := title(progress.StateName(task.GetStatus().GetState())) + healthSuffix(task)
 				if ago := print.Ago(task.GetStatus().GetAt(), t.now()); ago != "" {
 					state += " " + lowerFirst(ago)
 				}
@@ -167,6 +167,23 @@ func (t *taskTable) list() print.List[*pb.Task] {
 			{Field: "Addresses", Header: "ADDRESSES", Wide: true, Value: func(task *pb.Task, _ bool) string { return joinComma(taskAddresses(task)) }},
 		},
 	}
+}
+
+// healthSuffix is what the health check of a task that runs says, as docker ps
+// has it.
+func healthSuffix(task *pb.Task) string {
+	if task.GetStatus().GetState() > pb.TaskState_TASK_STATE_RUNNING {
+		return ""
+	}
+	switch task.GetStatus().GetHealth().GetState() {
+	case pb.HealthState_HEALTH_STATE_STARTING:
+		return " (health: starting)"
+	case pb.HealthState_HEALTH_STATE_HEALTHY:
+		return " (healthy)"
+	case pb.HealthState_HEALTH_STATE_UNHEALTHY:
+		return " (unhealthy)"
+	}
+	return ""
 }
 
 // lowerFirst fits "About a minute ago" into a sentence.

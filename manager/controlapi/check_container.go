@@ -29,6 +29,7 @@ func checkContainer(c *pb.ContainerSpec) error {
 		checkFiles(c),
 		checkDNS(c.Dns),
 		checkSettings(c),
+		checkHealth(c.Health),
 	)
 }
 

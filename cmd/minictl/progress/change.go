@@ -71,7 +71,7 @@ func Reason(t *pb.Task) string {
 	s := t.GetStatus()
 	switch state := s.GetState(); {
 	case state == pb.TaskState_TASK_STATE_RUNNING:
-		return ""
+		return s.GetError() // of its health
 	case s.GetContainer().GetOomKilled():
 		return "out of memory (exit code " + fmt.Sprint(s.Container.ExitCode) + ")"
 	case s.GetError() != "":
