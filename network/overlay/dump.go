@@ -50,7 +50,12 @@ func (o *Overlay) dumpNetwork(b *strings.Builder, id string) error {
 		return err
 	}
 	defer h.Close()
-	s := &segment{path: path, handle: h}
+	own, err := openBatch(path)
+	if err != nil {
+		return err
+	}
+	defer own.close()
+	s := &segment{path: path, handle: h, batch: own}
 	if known := o.segments[id]; known != nil {
 		s.links = known.links
 	}

@@ -24,35 +24,30 @@ type found struct {
 
 func (s *segment) dump() (found, error) {
 	f := found{map[netip.Addr]mac{}, map[mac]int{}, map[mac][]netip.Addr{}}
-	entries, err := s.handle.NeighList(0, unix.AF_BRIDGE)
+	entries, err := s.batch.list(unix.AF_BRIDGE)
 	if err != nil {
-		return f, fmt.Errorf("list forwarding entries: %w", err)
+		return f, err
 	}
-	for _, n := range entries {
-		if len(n.HardwareAddr) != len(mac{}) {
-			continue
-		}
-		m := mac(n.HardwareAddr)
+	for _, e := range entries {
 		switch {
-		case n.LinkIndex == s.vxlan && n.Flags&rtnl.NTF_SELF != 0:
-			addr, _ := netip.AddrFromSlice(n.IP)
-			f.vteps[m] = append(f.vteps[m], addr.Unmap())
-		case n.MasterIndex == s.bridge && n.State == rtnl.NUD_NOARP:
-			f.ports[m] = n.LinkIndex
+		case e.mac == mac{}:
+		case e.index == s.vxlan && e.flags&rtnl.NTF_SELF != 0:
+			f.vteps[e.mac] = append(f.vteps[e.mac], e.addr)
+		case e.master == s.bridge && e.state == rtnl.NUD_NOARP:
+			f.ports[e.mac] = e.index
 		}
 	}
 	if s.vxlan == 0 {
 		return f, nil
 	}
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		entries, err := s.handle.NeighList(s.vxlan, family)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		entries, err := s.batch.list(family)
 		if err != nil {
-			return f, fmt.Errorf("list neighbours: %w", err)
+			return f, err
 		}
-		for _, n := range entries {
-			addr, ok := netip.AddrFromSlice(n.IP)
-			if ok && n.State == rtnl.NUD_PERMANENT && len(n.HardwareAddr) == len(mac{}) {
-				f.neighbours[addr.Unmap()] = mac(n.HardwareAddr)
+		for _, e := range entries {
+			if e.index == s.vxlan && e.state == rtnl.NUD_PERMANENT && e.mac != (mac{}) && e.addr.IsValid() {
+				f.neighbours[e.addr] = e.mac
 			}
 		}
 	}
