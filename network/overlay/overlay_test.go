@@ -610,3 +610,13 @@ func TestNamespaceStays(t *testing.T) {
 	h.run(func() error { return h.Plug(h.link("b1", "db", 1, "10.0.1.60/24")) }) // the task's name is free
 	h.mustBeIntact()
 }
+
+// TestMTUStays: the kernel gives a bridge without ports another MTU, unless it
+// was told one.
+func TestMTUStays(t *testing.T) {
+	h := underlay(t, 1)[0]
+	h.run(func() error { return h.SetNetwork(Network{ID: "web"}, nil) })
+	h.run(func() error { return h.Plug(h.link("a", "web", 1, "10.0.0.2/24")) })
+	h.run(func() error { return h.Unplug("a") })
+	h.mustBeIntact()
+}

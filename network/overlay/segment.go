@@ -158,10 +158,9 @@ func (s *segment) linksByName() (map[string]rtnl.Link, error) {
 func (s *segment) setBridge(link rtnl.Link) error {
 	if link == nil {
 		snooping := false // it would hold back questions for neighbours
-		made := &rtnl.Bridge{
-			LinkAttrs:         rtnl.LinkAttrs{Name: BridgeName, MTU: s.net.mtu()},
-			MulticastSnooping: &snooping,
-		}
+		// An MTU that it is made with it forgets when its last port goes; raise sets
+		// one that lasts.
+		made := &rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Name: BridgeName}, MulticastSnooping: &snooping}
 		if err := s.handle.LinkAdd(made); err != nil {
 			return fmt.Errorf("make bridge: %w", err)
 		}
