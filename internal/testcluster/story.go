@@ -16,12 +16,12 @@ import (
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// Images of stories, by how they behave.
+// Images of stories, spelt out as nodes see them, by how they behave.
 const (
-	steady = "steady:1" // runs until told to stop
-	slow   = "slow:1"   // takes seconds to pull and to stop
-	crash  = "crash:1"  // ends with code 1 after a while
-	absent = "absent:1" // cannot be pulled
+	steady = "docker.io/library/steady:1" // runs until told to stop
+	slow   = "docker.io/library/slow:1"   // takes seconds to pull and to stop
+	crash  = "docker.io/library/crash:1"  // ends with code 1 after a while
+	absent = "docker.io/library/absent:1" // cannot be pulled
 )
 
 // behaviours of the images.
@@ -121,9 +121,10 @@ func (s *Story) create() {
 			Restart:   &pb.RestartPolicy{Delay: durationpb.New(time.Duration(s.rnd.IntN(3000)) * time.Millisecond)},
 		},
 		Update: &pb.UpdateConfig{
-			Parallelism: uint64(s.rnd.IntN(3)),
-			Monitor:     durationpb.New(time.Second),
-			Order:       pb.UpdateConfig_Order(1 + s.rnd.IntN(2)),
+			Parallelism:   uint64(s.rnd.IntN(3)),
+			Monitor:       durationpb.New(time.Second),
+			Order:         pb.UpdateConfig_Order(1 + s.rnd.IntN(2)),
+			FailureAction: pb.UpdateConfig_FailureAction(1 + s.rnd.IntN(3)),
 		},
 		Mode: &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: uint64(s.rnd.IntN(7))}},
 	}
