@@ -23,9 +23,13 @@
 //	resolve NAME...    print the addresses of names
 //	srv NAME           print targets and ports of a service record
 //	ptr ADDR           print the names of an address
+//	well FILE          end with code 1 when a file says "ill"
 //	litter N           leave N processes behind and count the zombies of them
 //	load URL N C [oneshot|keepalive] [PAUSE]
 //	                   send N requests, C at a time, and count who answers
+//
+// Called as sh it runs the mode in its command line, words divided by spaces:
+// enough for health checks.
 package main
 
 import (
@@ -36,6 +40,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +54,9 @@ var version = "v1"
 
 func main() {
 	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "sh" && len(args) == 2 {
+		args = strings.Fields(args[1])
+	}
 	if len(args) == 0 {
 		args = []string{"serve"}
 	}
@@ -82,6 +90,7 @@ var modes = map[string]func([]string) error{
 	"ls":    list,
 	"write": func(a []string) error { return os.WriteFile(arg(a, 0, ""), []byte(arg(a, 1, "")), 0o644) },
 	"get":   get,
+	"well":  well,
 	"udp":   udp,
 
 	"query":   query,
@@ -250,6 +259,14 @@ func cat(a []string) error {
 	defer f.Close()
 	_, err = io.Copy(os.Stdout, f)
 	return err
+}
+
+func well(a []string) error {
+	text, err := os.ReadFile(arg(a, 0, "/tmp/state"))
+	if err == nil && strings.HasPrefix(string(text), "ill") {
+		return fmt.Errorf("feeling ill")
+	}
+	return nil
 }
 
 func stat(a []string) error {

@@ -39,6 +39,8 @@ type Options struct {
 	Volumes    []string
 	StopSignal string
 	Env        []string
+	// Health is the image's health check.
+	Health *v1.HealthConfig
 }
 
 // Compile builds the program as a static binary into dir and returns its path.
@@ -100,7 +102,7 @@ func fromBinary(binary string, opts Options) (v1.Image, error) {
 	config.Config = v1.Config{
 		Entrypoint: []string{"/bin/sample"}, Cmd: []string{"serve"}, Env: append([]string{"PATH=/bin"}, opts.Env...),
 		WorkingDir: "/data", User: opts.User, StopSignal: opts.StopSignal,
-		ExposedPorts: map[string]struct{}{"8080/tcp": {}},
+		ExposedPorts: map[string]struct{}{"8080/tcp": {}}, Healthcheck: opts.Health,
 	}
 	for _, v := range opts.Volumes {
 		if config.Config.Volumes == nil {
@@ -111,16 +113,20 @@ func fromBinary(binary string, opts Options) (v1.Image, error) {
 	return mutate.ConfigFile(img, config)
 }
 
+// shell is the program under the name that health checks call.
+const shell = "bin/sh"
+
 // layerOf writes the image's only layer.
 func layerOf(program []byte) ([]byte, error) {
 	files := []struct {
 		name string
 		mode int64
 		uid  int
-		text []byte // nil is a directory
+		text []byte // nil is a directory, or a link to the program
 	}{
 		{"bin/", 0o755, 0, nil},
 		{"bin/sample", 0o755, 0, program},
+		{shell, 0o777, 0, nil},
 		{"data/", 0o750, 1000, nil},
 		{"data/greeting", 0o640, 1000, []byte("hello from the image\n")},
 		{"etc/", 0o755, 0, nil},
@@ -132,12 +138,15 @@ func layerOf(program []byte) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
-		kind := byte(tar.TypeReg)
-		if f.text == nil {
+		kind, link := byte(tar.TypeReg), ""
+		switch {
+		case f.name == shell:
+			kind, link = tar.TypeSymlink, "sample"
+		case f.text == nil:
 			kind = tar.TypeDir
 		}
 		err := w.WriteHeader(&tar.Header{
-			Name: f.name, Mode: f.mode, Uid: f.uid, Gid: f.uid, Size: int64(len(f.text)), Typeflag: kind, ModTime: time.Unix(0, 0),
+			Name: f.name, Mode: f.mode, Uid: f.uid, Gid: f.uid, Size: int64(len(f.text)), Typeflag: kind, Linkname: link, ModTime: time.Unix(0, 0),
 		})
 		if err == nil {
 			_, err = w.Write(f.text)
