@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -137,10 +138,13 @@ func BenchmarkFullLoad(b *testing.B) {
 	for i := range benchLocals {
 		attachBench(b, e, i)
 	}
+	var busy time.Duration
 	for b.Loop() {
+		before := processor(b)
 		e.Replace(set)
 		e.apply()
 		b.StopTimer()
+		busy += processor(b) - before
 		mustBeWhole(b, e)
 		e.Replace(benchNetwork())
 		e.apply()
@@ -153,6 +157,16 @@ func BenchmarkFullLoad(b *testing.B) {
 		e.kernel.Unlock()
 		b.StartTimer()
 	}
+	b.ReportMetric(float64(busy.Milliseconds())/float64(b.N), "cpu-ms/op")
+}
+
+// processor is how long processors were busy for this process.
+func processor(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkReplaceSame is a manager's full set after the connection to it was
