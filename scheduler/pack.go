@@ -8,15 +8,20 @@ package scheduler
 func (r *run) packed() {
 	root := &branch{}
 	members := r.set.candidates(r.need)
-	parts := r.set.partition(r.need.spread)
+	whole := &part{}
+	partOf := func(*node) *part { return whole }
+	if len(r.need.spread) > 0 {
+		parts := r.set.partition(r.need.spread)
+		partOf = func(n *node) *part { return parts.of[n] }
+	}
 	for n, tasks := range r.service.nodes {
-		if p := parts.of[n]; p != nil {
+		if p := partOf(n); p != nil {
 			root.count(p.values, tasks)
 		}
 	}
 	for pos, n := range r.set.slots {
-		if members.has(pos) {
-			r.queue(root, parts.of[n], members, n)
+		if members.has(pos) && r.short(pos) == (resources{}) {
+			r.queue(root, partOf(n), members, n)
 		}
 	}
 	root.order()

@@ -7,8 +7,8 @@ type candidate struct {
 	service  int // tasks of the service
 	tasks    int
 	ring     int // distance from the service's start on the ring of positions
-	// pack has the fullest node first.
-	pack bool
+	// With the strategy binpack: the reserved share, the fullest being first.
+	// Service is nothing then, and tasks counts down.
 	full float64
 }
 
@@ -16,11 +16,9 @@ func (c candidate) before(o candidate) bool {
 	switch {
 	case c.flapping != o.flapping:
 		return o.flapping
-	case c.pack && c.full != o.full:
+	case c.full != o.full:
 		return c.full > o.full
-	case c.pack && c.tasks != o.tasks:
-		return c.tasks > o.tasks
-	case !c.pack && c.service != o.service:
+	case c.service != o.service:
 		return c.service < o.service
 	case c.tasks != o.tasks:
 		return c.tasks < o.tasks
@@ -38,18 +36,20 @@ func (r *run) candidate(n *node) candidate {
 		ring:     (n.pos - r.start + size) % size,
 	}
 	if r.set.pack {
-		c.pack, c.full = true, r.set.fullness(n)
+		c.service, c.tasks, c.full = 0, -n.tasks, r.set.fullness(n)
 	}
 	return c
 }
 
 // took brings a candidate up to date after it was given a task.
 func (c *candidate) took(s *Set) {
+	if s.pack {
+		c.tasks--
+		c.full = s.fullness(c.node)
+		return
+	}
 	c.service++
 	c.tasks++
-	if c.pack {
-		c.full = s.fullness(c.node)
-	}
 }
 
 // branch is the nodes that share a value of each spread preference so far: the

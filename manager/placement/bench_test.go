@@ -85,6 +85,12 @@ func benchLone(b *testing.B, nodes, n, unplaceable int) {
 			name := fmt.Sprintf("stuck%05d", i)
 			c.must(b, spec(name, reserving(&pb.Placement{Constraints: []string{"node.labels.no==where"}})), tasks(name, 0, 1))
 		}
+		for told := false; !told; time.Sleep(time.Millisecond) {
+			told = true
+			for t := range c.View().Tasks() {
+				told = told && (t.GetNodeId() != "" || t.GetStatus().GetMessage() != "")
+			}
+		}
 		w := c.Watch(0, pb.Kind_KIND_TASK)
 		b.StartTimer()
 		for i := range n {
@@ -99,4 +105,5 @@ func benchLone(b *testing.B, nodes, n, unplaceable int) {
 }
 
 func Benchmark1kLoneTasksOn100kNodes(b *testing.B)          { benchLone(b, 100_000, 1000, 0) }
+func Benchmark1kLoneTasksOn5kNodes(b *testing.B)            { benchLone(b, 5000, 1000, 0) }
 func Benchmark1kLoneTasksBeside25kUnplaceable(b *testing.B) { benchLone(b, 5000, 1000, 25_000) }

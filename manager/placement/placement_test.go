@@ -92,6 +92,28 @@ func TestTasksCreatedTogetherAreSpread(t *testing.T) {
 	})
 }
 
+func TestStrategyOfTheClusterIsFollowedAtOnce(t *testing.T) {
+	start(t, func(t *testing.T, c *cluster) {
+		strategy := func(s pb.PlacementStrategy) *pb.ClusterSpec { return &pb.ClusterSpec{PlacementStrategy: s} }
+		c.must(t, &pb.Command{Kind: &pb.Command_CreateCluster{CreateCluster: &pb.CreateCluster{
+			Cluster: &pb.Cluster{Id: "cluster", Spec: strategy(pb.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD)},
+		}}})
+		c.must(t, node("n1", nil), node("n2", nil), node("n3", nil), spec("web", &pb.TaskSpec{}), tasks("web", 0, 3))
+		pass(time.Second)
+		if diff := cmp.Diff(map[string]int{"n1": 1, "n2": 1, "n3": 1}, c.nodes("web")); diff != "" {
+			t.Error(diff)
+		}
+		c.must(t, &pb.Command{Kind: &pb.Command_UpdateClusterSpec{UpdateClusterSpec: &pb.UpdateClusterSpec{
+			IfVersion: c.View().Cluster().GetMeta().GetVersion(), Spec: strategy(pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK),
+		}}})
+		c.must(t, spec("db", &pb.TaskSpec{}), tasks("db", 0, 4))
+		pass(time.Second)
+		if got := c.nodes("db"); len(got) != 1 {
+			t.Errorf("spread over %v", got)
+		}
+	})
+}
+
 func TestWaitingTaskIsToldWhyAndPlacedLater(t *testing.T) {
 	start(t, func(t *testing.T, c *cluster) {
 		c.must(t, node("n1", nil), spec("web", &pb.TaskSpec{Placement: &pb.Placement{Constraints: []string{"node.labels.disk==ssd"}}}))
