@@ -57,3 +57,13 @@ func TestGenericResourcesAreGivenOut(t *testing.T) {
 		t.Errorf("after a restart: %v, %v", g, err)
 	}
 }
+
+func TestATaskReadsWhatItWasGiven(t *testing.T) {
+	w := wanting("a1", "a", 1, "gpu", 1)
+	w.Spec.Container = &pb.ContainerSpec{Env: []string{"DOCKER_RESOURCE_GPU=mine"}}
+	g := &grant{IDs: map[string][]string{"gpu": {"g7"}}}
+	env := environment(specInput{Wanted: w, Image: &image{}, Granted: g.environment(w.Spec)})
+	if !slices.Contains(env, "DOCKER_RESOURCE_GPU=g7") || slices.Contains(env, "DOCKER_RESOURCE_GPU=mine") {
+		t.Errorf("the environment is %q", env)
+	}
+}
