@@ -246,6 +246,9 @@ func step(t *rapid.T, s *State, said map[string]*pb.Assignment) {
 		s.Withdraw(fmt.Sprint("t", task))
 	case 3:
 		s.Serve(fmt.Sprint("t", task))
+		if rapid.Bool().Draw(t, "well again") {
+			s.Readmit(fmt.Sprint("t", task))
+		}
 	case 4, 5:
 		if len(said) == 0 {
 			return

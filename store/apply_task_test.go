@@ -158,6 +158,10 @@ func TestReportDetails(t *testing.T) {
 	status = &pb.TaskStatus{State: running, At: at(5), Message: "healthy", Container: &pb.ContainerStatus{ContainerId: "t1", Pid: 7}}
 	m.must(report("n1", "t1", status))
 	equal(t, "status in the same state", m.View().Task("t1").Status, status)
+	status = &pb.TaskStatus{State: running, At: at(5), Message: "healthy", Container: &pb.ContainerStatus{ContainerId: "t1", Pid: 7},
+		Health: &pb.HealthStatus{State: pb.HealthState_HEALTH_STATE_UNHEALTHY, Unready: true, Probes: []*pb.HealthProbe{{ExitCode: 1, Output: "no"}}}}
+	m.must(report("n1", "t1", status))
+	equal(t, "status of another health", m.View().Task("t1").Status, status)
 }
 
 func TestDeleteTasks(t *testing.T) {
