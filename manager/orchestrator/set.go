@@ -215,9 +215,10 @@ func (s *set) lookAtDirty() []*slot {
 	return slots
 }
 
-// claim takes a slot for one decision: nothing else in this reconcile adds to it.
+// claim takes a slot for one decision: nothing else in this reconcile adds to
+// it, and whatever it waited for is over.
 func (s *set) claim(sl *slot) {
-	sl.busy = true
+	sl.busy, sl.wake = true, time.Time{}
 	s.acted = append(s.acted, sl)
 }
 
