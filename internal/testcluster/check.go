@@ -44,6 +44,15 @@ func (s *Story) Settled() string {
 	return s.strays(tasks)
 }
 
+// place is what a service has one task of: a slot, or a node. An update that
+// starts first has two tasks in a slot, on nodes that may differ.
+func place(t *pb.Task) string {
+	if t.Slot > 0 {
+		return fmt.Sprint(t.Slot)
+	}
+	return t.NodeId
+}
+
 // unsettled judges one service. Services that cannot settle, because their image
 // crashes or is absent, only must not have more tasks than they should.
 func (s *Story) unsettled(svc *pb.Service, tasks []*pb.Task) string {
@@ -56,7 +65,7 @@ func (s *Story) unsettled(svc *pb.Service, tasks []*pb.Task) string {
 		if t.DesiredState != pb.TaskState_TASK_STATE_RUNNING || t.Status.State > pb.TaskState_TASK_STATE_RUNNING {
 			continue
 		}
-		wanted[fmt.Sprint(t.Slot, t.NodeId)]++
+		wanted[place(t)]++
 		if t.Status.State == pb.TaskState_TASK_STATE_RUNNING {
 			running++
 		}
