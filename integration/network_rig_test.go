@@ -50,11 +50,10 @@ func addressOn(t *testing.T, task *pb.Task, i int) string {
 
 // sampleBinary is the sample as a program of the host.
 var sampleBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "mnsample")
+	path, err := filepath.Abs("../.cache/bin/sample")
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "sample")
 	cmd := exec.Command("go", "build", "-o", path, "./sample")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
