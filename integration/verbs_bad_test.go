@@ -69,7 +69,7 @@ func TestBadInput(t *testing.T) {
 		{usage, []string{"bad template", "Nmae", "Try:"}, "service create --hostname {{.Service.Nmae}} IMAGE"},
 		{usage, []string{"expected a duration"}, "service create --restart-delay soon IMAGE"},
 		{usage, []string{"between 0 and 1"}, "service create --update-max-failure-ratio 2 IMAGE"},
-		{usage, []string{"json-file and local"}, "service create --log-driver syslog IMAGE"},
+		{usage, []string{"json-file, local and minid"}, "service create --log-driver syslog IMAGE"},
 		{usage, []string{"expected KEY=VALUE"}, "service create --env =x IMAGE"},
 		{usage, []string{"--timeout", "positive"}, "service create --timeout 0s IMAGE"},
 		{usage, []string{"--progress", "plain"}, "service create --progress loud IMAGE"},
