@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // TestNetworkSharedAndNot: tasks on a shared network talk, by address and by
@@ -26,10 +28,12 @@ func TestNetworkSharedAndNot(t *testing.T) {
 			}
 		}
 	}
-	// eth0 of a task, on its node's own bridge, is no way around.
+	// eth0 of a task, on its node's own bridge, is no way around. Its address means
+	// something on that node only.
 	for _, to := range b {
+		beside := a[slices.IndexFunc(a, func(task *pb.Task) bool { return task.NodeId == to.NodeId })]
 		for _, addr := range []string{addressOn(t, to, 0), to.Status.Container.Address} {
-			if res := try(t, n, "exec", a[0].Id, "--", "sample", "get", "http://"+addr+":8080/"); res.Code == 0 {
+			if res := try(t, n, "exec", beside.Id, "--", "sample", "get", "http://"+addr+":8080/"); res.Code == 0 {
 				t.Errorf("%s is reached from a task that shares no network with it", addr)
 			}
 		}
