@@ -25,6 +25,7 @@ import (
 
 	"github.com/minid/minid/integration/cluster"
 	"github.com/minid/minid/integration/sample/image"
+	"github.com/minid/minid/internal/realtest"
 )
 
 const (
@@ -118,9 +119,7 @@ func newSwarm(t *testing.T) *world {
 
 func newWorld(t *testing.T, flags ...string) *world {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces and containers need root")
-	}
+	realtest.NeedRoot(t)
 	bin, err := filepath.Abs("../bin")
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/internal/realtest"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -82,9 +82,7 @@ func benchCluster() []*pb.Assignment {
 // openNode opens the engine of node n1, which knows the nodes and the network.
 func openNode(b *testing.B) *Engine {
 	b.Helper()
-	if os.Getuid() != 0 {
-		b.Skip("needs root")
-	}
+	realtest.NeedRoot(b)
 	check := func(err error) {
 		b.Helper()
 		if err != nil {

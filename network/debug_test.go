@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 	"github.com/minid/minid/network/nft"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -48,9 +48,7 @@ backend db node=n2 serving=2
 // openWorld makes the node, with one task on two networks.
 func openWorld(t *testing.T) *world {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	realtest.NeedRoot(t)
 	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "path0"}}
 	must(t, netlink.LinkAdd(link))
 	t.Cleanup(func() { must(t, netlink.LinkDel(link)) })
@@ -252,9 +250,7 @@ func inTable(path string, family nftables.TableFamily, name string, change func(
 
 // TestDebugUntold: before the managers' word nothing is known to be wrong.
 func TestDebugUntold(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	realtest.NeedRoot(t)
 	e, err := Open(Config{DataDir: t.TempDir(), RunDir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { must(t, e.Destroy(context.Background())) })

@@ -6,13 +6,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/minid/minid/internal/realtest"
 )
 
 // A disk of its own for the raft log must not keep a node from forgetting.
 func TestWipeEmptiesMountPoints(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting needs root")
-	}
+	realtest.NeedRoot(t)
 	dir := t.TempDir()
 	raft := filepath.Join(dir, "raft")
 	if err := os.Mkdir(raft, 0o700); err != nil {

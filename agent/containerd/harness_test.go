@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/minid/minid/agent/task"
 	sample "github.com/minid/minid/integration/sample/image"
 	"github.com/minid/minid/internal/id"
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/bridge"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -49,44 +49,19 @@ var shared struct {
 }
 
 func TestMain(m *testing.M) {
-	// Everything runs in a fresh network namespace, in a child of this process.
-	if os.Getuid() == 0 && os.Getenv("MINID_TEST_NETNS") == "" {
-		os.Exit(again())
-	}
-	code := m.Run()
-	if shared.rig != nil {
-		if err := shared.rig.close(); err != nil {
-			fmt.Fprintln(os.Stderr, "cleaning up:", err)
-			code = 1
+	realtest.Main(m, func() error {
+		if shared.rig == nil {
+			return nil
 		}
-	}
-	os.Exit(code)
+		return shared.rig.close()
+	})
 }
 
-// again runs this test binary in a new network namespace.
-func again() int {
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			return exit.ExitCode()
-		}
-		return 1
-	}
-	return 0
-}
-
-// open gives the shared rig, or skips.
+// open gives the shared rig; it needs root.
 func open(t testing.TB) *rig {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: containers, mounts and network namespaces")
-	}
-	if _, err := exec.LookPath("runc"); err != nil {
-		t.Fatal("runc is not installed: run make setup")
-	}
+	realtest.NeedRoot(t)
+	realtest.NeedProgram(t, "runc")
 	shared.once.Do(func() { shared.rig, shared.err = newRig() })
 	if shared.err != nil {
 		t.Fatal(shared.err)

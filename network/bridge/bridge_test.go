@@ -2,14 +2,12 @@ package bridge
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,28 +15,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // TestMain runs everything in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { realtest.Main(m, nil) }
 
 const golden = `# bridge mnlocal0 172.30.0.1/20
 # task a: mnca978112 -> eth0 172.30.0.2 02:42:ac:1e:00:02 in /run/a
@@ -156,9 +139,7 @@ func TestFreePool(t *testing.T) {
 
 func openBridge(t *testing.T) *Bridge {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	dir, err := os.MkdirTemp("/tmp", "mnb-")
 	if err != nil {
 		t.Fatal(err)

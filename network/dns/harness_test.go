@@ -2,41 +2,21 @@ package dns
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	wire "github.com/miekg/dns"
 	rtnl "github.com/vishvananda/netlink"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
 // TestMain runs everything in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { realtest.Main(m, nil) }
 
 const patience = 20 * time.Second
 
@@ -51,9 +31,7 @@ func addrs(list ...string) []netip.Addr {
 // namespace makes a network namespace with its loopback up.
 func namespace(t testing.TB, name string) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	path := filepath.Join(t.TempDir(), name)
 	if err := netns.Ensure(path); err != nil {
 		t.Fatal(err)

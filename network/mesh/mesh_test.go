@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,27 +17,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/minid/minid/fault"
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/bridge"
 )
 
 // TestMain runs everything in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { realtest.Main(m, nil) }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
@@ -65,9 +48,7 @@ func port(n uint16) Published { return Published{bridge.TCP, n} }
 // openMesh prepares this namespace as a node's.
 func openMesh(tb testing.TB) *Mesh {
 	tb.Helper()
-	if os.Getuid() != 0 {
-		tb.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(tb)
 	local := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge.LinkName}}
 	uplink := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink"}, PeerName: "world"}
 	for _, l := range []netlink.Link{local, uplink} {

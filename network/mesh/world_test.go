@@ -18,6 +18,7 @@ import (
 	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/bridge"
 	"github.com/minid/minid/network/netns"
 )
@@ -62,9 +63,7 @@ var outside = netip.MustParseAddr("198.51.100.2")
 
 func newWorld(tb testing.TB, hosts int) *world {
 	tb.Helper()
-	if os.Getuid() != 0 {
-		tb.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(tb)
 	dir, err := os.MkdirTemp("/tmp", "mnmesh-")
 	if err != nil {
 		tb.Fatal(err)

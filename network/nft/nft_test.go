@@ -8,14 +8,13 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
 func newNetns(t *testing.T) string {
 	t.Helper()
-	if unix.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	path := filepath.Join(t.TempDir(), "ns")
 	must(t, netns.Ensure(path))
 	t.Cleanup(func() { must(t, netns.Remove(path)) })

@@ -10,34 +10,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	rtnl "github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
 // TestMain runs everything in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { realtest.Main(m, nil) }
 
 // host is a simulated one: a namespace with eth0 on the underlay's bridge.
 type host struct {
@@ -51,9 +35,7 @@ type host struct {
 // underlay makes hosts 192.0.2.1… that reach each other.
 func underlay(t testing.TB, count int) []*host {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	dir, err := os.MkdirTemp("/tmp", "mno-")
 	must(t, err)
 	wire := &rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Name: "under0", Flags: net.FlagUp}}

@@ -4,13 +4,12 @@ import (
 	"os"
 	"testing"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/probe"
 )
 
 func TestThisKernelCarriesNetworks(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
+	realtest.NeedRoot(t)
 	features, err := probe.Features()
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
@@ -29,9 +30,7 @@ func must(t testing.TB, err error) {
 
 func newNetns(t testing.TB) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	path := filepath.Join(t.TempDir(), "ns")
 	must(t, netns.Ensure(path))
 	t.Cleanup(func() { must(t, netns.Remove(path)) })

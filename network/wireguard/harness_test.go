@@ -8,11 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,28 +18,13 @@ import (
 	vns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 	"github.com/minid/minid/network/overlay"
 )
 
 // TestMain runs everything in a fresh network namespace.
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 || os.Getenv("MINID_TEST_NETNS") != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "MINID_TEST_NETNS=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { realtest.Main(m, nil) }
 
 // host is a simulated one: a namespace with eth0 on the underlay's bridge, the
 // device, and an encrypted network with one task.
@@ -63,9 +46,7 @@ func must(t testing.TB, err error) {
 
 func underlay(t testing.TB, count byte) []*host {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: network namespaces")
-	}
+	realtest.NeedRoot(t)
 	dir, err := os.MkdirTemp("/tmp", "mnw-")
 	must(t, err)
 	wire := &rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Name: "under0", Flags: net.FlagUp}}
