@@ -103,6 +103,9 @@ type Command struct {
 	//	*Command_SetUpdateStatus
 	//	*Command_DeleteService
 	//	*Command_RollbackService
+	//	*Command_SetJobStatus
+	//	*Command_RunJob
+	//	*Command_SetRebalance
 	//	*Command_CreateTasks
 	//	*Command_SetDesired
 	//	*Command_AssignTasks
@@ -294,6 +297,33 @@ func (x *Command) GetRollbackService() *RollbackService {
 	if x != nil {
 		if x, ok := x.Kind.(*Command_RollbackService); ok {
 			return x.RollbackService
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetJobStatus() *SetJobStatus {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetJobStatus); ok {
+			return x.SetJobStatus
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRunJob() *RunJob {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_RunJob); ok {
+			return x.RunJob
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetRebalance() *SetRebalance {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetRebalance); ok {
+			return x.SetRebalance
 		}
 	}
 	return nil
@@ -548,6 +578,21 @@ type Command_RollbackService struct {
 	RollbackService *RollbackService `protobuf:"bytes,25,opt,name=rollback_service,json=rollbackService,proto3,oneof"`
 }
 
+type Command_SetJobStatus struct {
+	// orchestrator: runs of a job.
+	SetJobStatus *SetJobStatus `protobuf:"bytes,26,opt,name=set_job_status,json=setJobStatus,proto3,oneof"`
+}
+
+type Command_RunJob struct {
+	// controlapi: one more run, now.
+	RunJob *RunJob `protobuf:"bytes,27,opt,name=run_job,json=runJob,proto3,oneof"`
+}
+
+type Command_SetRebalance struct {
+	// controlapi when asked for; orchestrator: its progress, and when a node joined.
+	SetRebalance *SetRebalance `protobuf:"bytes,28,opt,name=set_rebalance,json=setRebalance,proto3,oneof"`
+}
+
 type Command_CreateTasks struct {
 	// orchestrator.
 	CreateTasks *CreateTasks `protobuf:"bytes,30,opt,name=create_tasks,json=createTasks,proto3,oneof"`
@@ -663,6 +708,12 @@ func (*Command_SetUpdateStatus) isCommand_Kind() {}
 func (*Command_DeleteService) isCommand_Kind() {}
 
 func (*Command_RollbackService) isCommand_Kind() {}
+
+func (*Command_SetJobStatus) isCommand_Kind() {}
+
+func (*Command_RunJob) isCommand_Kind() {}
+
+func (*Command_SetRebalance) isCommand_Kind() {}
 
 func (*Command_CreateTasks) isCommand_Kind() {}
 
@@ -1490,6 +1541,166 @@ func (x *RollbackService) GetReason() string {
 	return ""
 }
 
+// Refused when the last run is not if_last_run any more, so that no run is
+// started twice.
+type SetJobStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	IfLastRun     uint64                 `protobuf:"varint,2,opt,name=if_last_run,json=ifLastRun,proto3" json:"if_last_run,omitempty"`
+	Status        *JobStatus             `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetJobStatus) Reset() {
+	*x = SetJobStatus{}
+	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetJobStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetJobStatus) ProtoMessage() {}
+
+func (x *SetJobStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetJobStatus.ProtoReflect.Descriptor instead.
+func (*SetJobStatus) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetJobStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetJobStatus) GetIfLastRun() uint64 {
+	if x != nil {
+		return x.IfLastRun
+	}
+	return 0
+}
+
+func (x *SetJobStatus) GetStatus() *JobStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// Refused when the service is no job or is being removed.
+type RunJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunJob) Reset() {
+	*x = RunJob{}
+	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunJob) ProtoMessage() {}
+
+func (x *RunJob) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunJob.ProtoReflect.Descriptor instead.
+func (*RunJob) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RunJob) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Refused when the service is not replicated or is being removed.
+type SetRebalance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Rebalance     *Rebalance             `protobuf:"bytes,2,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRebalance) Reset() {
+	*x = SetRebalance{}
+	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRebalance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRebalance) ProtoMessage() {}
+
+func (x *SetRebalance) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRebalance.ProtoReflect.Descriptor instead.
+func (*SetRebalance) Descriptor() ([]byte, []int) {
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SetRebalance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetRebalance) GetRebalance() *Rebalance {
+	if x != nil {
+		return x.Rebalance
+	}
+	return nil
+}
+
 // Refused one by one: tasks whose service is gone or removing, or whose id exists.
 type CreateTasks struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1500,7 +1711,7 @@ type CreateTasks struct {
 
 func (x *CreateTasks) Reset() {
 	*x = CreateTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	mi := &file_minid_v1_commands_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1723,7 @@ func (x *CreateTasks) String() string {
 func (*CreateTasks) ProtoMessage() {}
 
 func (x *CreateTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[17]
+	mi := &file_minid_v1_commands_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1736,7 @@ func (x *CreateTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTasks.ProtoReflect.Descriptor instead.
 func (*CreateTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateTasks) GetTasks() []*Task {
@@ -1544,7 +1755,7 @@ type SetDesired struct {
 
 func (x *SetDesired) Reset() {
 	*x = SetDesired{}
-	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	mi := &file_minid_v1_commands_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1767,7 @@ func (x *SetDesired) String() string {
 func (*SetDesired) ProtoMessage() {}
 
 func (x *SetDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[18]
+	mi := &file_minid_v1_commands_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1780,7 @@ func (x *SetDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDesired.ProtoReflect.Descriptor instead.
 func (*SetDesired) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetDesired) GetTasks() []*TaskDesired {
@@ -1590,7 +1801,7 @@ type TaskDesired struct {
 
 func (x *TaskDesired) Reset() {
 	*x = TaskDesired{}
-	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	mi := &file_minid_v1_commands_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1813,7 @@ func (x *TaskDesired) String() string {
 func (*TaskDesired) ProtoMessage() {}
 
 func (x *TaskDesired) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[19]
+	mi := &file_minid_v1_commands_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1826,7 @@ func (x *TaskDesired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDesired.ProtoReflect.Descriptor instead.
 func (*TaskDesired) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *TaskDesired) GetId() string {
@@ -1643,7 +1854,7 @@ type AssignTasks struct {
 
 func (x *AssignTasks) Reset() {
 	*x = AssignTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[20]
+	mi := &file_minid_v1_commands_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1866,7 @@ func (x *AssignTasks) String() string {
 func (*AssignTasks) ProtoMessage() {}
 
 func (x *AssignTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[20]
+	mi := &file_minid_v1_commands_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1879,7 @@ func (x *AssignTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignTasks.ProtoReflect.Descriptor instead.
 func (*AssignTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AssignTasks) GetTasks() []*TaskAssignment {
@@ -1688,7 +1899,7 @@ type TaskAssignment struct {
 
 func (x *TaskAssignment) Reset() {
 	*x = TaskAssignment{}
-	mi := &file_minid_v1_commands_proto_msgTypes[21]
+	mi := &file_minid_v1_commands_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1911,7 @@ func (x *TaskAssignment) String() string {
 func (*TaskAssignment) ProtoMessage() {}
 
 func (x *TaskAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[21]
+	mi := &file_minid_v1_commands_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1924,7 @@ func (x *TaskAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAssignment.ProtoReflect.Descriptor instead.
 func (*TaskAssignment) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TaskAssignment) GetId() string {
@@ -1739,7 +1950,7 @@ type ExplainTasks struct {
 
 func (x *ExplainTasks) Reset() {
 	*x = ExplainTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[22]
+	mi := &file_minid_v1_commands_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1962,7 @@ func (x *ExplainTasks) String() string {
 func (*ExplainTasks) ProtoMessage() {}
 
 func (x *ExplainTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[22]
+	mi := &file_minid_v1_commands_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1975,7 @@ func (x *ExplainTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTasks.ProtoReflect.Descriptor instead.
 func (*ExplainTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExplainTasks) GetTasks() []*TaskStatusReport {
@@ -1785,7 +1996,7 @@ type ReportStatuses struct {
 
 func (x *ReportStatuses) Reset() {
 	*x = ReportStatuses{}
-	mi := &file_minid_v1_commands_proto_msgTypes[23]
+	mi := &file_minid_v1_commands_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2008,7 @@ func (x *ReportStatuses) String() string {
 func (*ReportStatuses) ProtoMessage() {}
 
 func (x *ReportStatuses) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[23]
+	mi := &file_minid_v1_commands_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2021,7 @@ func (x *ReportStatuses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatuses.ProtoReflect.Descriptor instead.
 func (*ReportStatuses) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReportStatuses) GetNodeId() string {
@@ -1837,7 +2048,7 @@ type TaskStatusReport struct {
 
 func (x *TaskStatusReport) Reset() {
 	*x = TaskStatusReport{}
-	mi := &file_minid_v1_commands_proto_msgTypes[24]
+	mi := &file_minid_v1_commands_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2060,7 @@ func (x *TaskStatusReport) String() string {
 func (*TaskStatusReport) ProtoMessage() {}
 
 func (x *TaskStatusReport) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[24]
+	mi := &file_minid_v1_commands_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2073,7 @@ func (x *TaskStatusReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatusReport.ProtoReflect.Descriptor instead.
 func (*TaskStatusReport) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TaskStatusReport) GetId() string {
@@ -1888,7 +2099,7 @@ type DeleteTasks struct {
 
 func (x *DeleteTasks) Reset() {
 	*x = DeleteTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[25]
+	mi := &file_minid_v1_commands_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2111,7 @@ func (x *DeleteTasks) String() string {
 func (*DeleteTasks) ProtoMessage() {}
 
 func (x *DeleteTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[25]
+	mi := &file_minid_v1_commands_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2124,7 @@ func (x *DeleteTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasks.ProtoReflect.Descriptor instead.
 func (*DeleteTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteTasks) GetIds() []string {
@@ -1933,7 +2144,7 @@ type CreateSecret struct {
 
 func (x *CreateSecret) Reset() {
 	*x = CreateSecret{}
-	mi := &file_minid_v1_commands_proto_msgTypes[26]
+	mi := &file_minid_v1_commands_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2156,7 @@ func (x *CreateSecret) String() string {
 func (*CreateSecret) ProtoMessage() {}
 
 func (x *CreateSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[26]
+	mi := &file_minid_v1_commands_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2169,7 @@ func (x *CreateSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSecret.ProtoReflect.Descriptor instead.
 func (*CreateSecret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateSecret) GetId() string {
@@ -1986,7 +2197,7 @@ type UpdateSecretLabels struct {
 
 func (x *UpdateSecretLabels) Reset() {
 	*x = UpdateSecretLabels{}
-	mi := &file_minid_v1_commands_proto_msgTypes[27]
+	mi := &file_minid_v1_commands_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2209,7 @@ func (x *UpdateSecretLabels) String() string {
 func (*UpdateSecretLabels) ProtoMessage() {}
 
 func (x *UpdateSecretLabels) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[27]
+	mi := &file_minid_v1_commands_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2222,7 @@ func (x *UpdateSecretLabels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSecretLabels.ProtoReflect.Descriptor instead.
 func (*UpdateSecretLabels) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *UpdateSecretLabels) GetId() string {
@@ -2045,7 +2256,7 @@ type RemoveSecret struct {
 
 func (x *RemoveSecret) Reset() {
 	*x = RemoveSecret{}
-	mi := &file_minid_v1_commands_proto_msgTypes[28]
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2057,7 +2268,7 @@ func (x *RemoveSecret) String() string {
 func (*RemoveSecret) ProtoMessage() {}
 
 func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[28]
+	mi := &file_minid_v1_commands_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2070,7 +2281,7 @@ func (x *RemoveSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveSecret.ProtoReflect.Descriptor instead.
 func (*RemoveSecret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveSecret) GetId() string {
@@ -2090,7 +2301,7 @@ type CreateConfig struct {
 
 func (x *CreateConfig) Reset() {
 	*x = CreateConfig{}
-	mi := &file_minid_v1_commands_proto_msgTypes[29]
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2313,7 @@ func (x *CreateConfig) String() string {
 func (*CreateConfig) ProtoMessage() {}
 
 func (x *CreateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[29]
+	mi := &file_minid_v1_commands_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2326,7 @@ func (x *CreateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateConfig.ProtoReflect.Descriptor instead.
 func (*CreateConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateConfig) GetId() string {
@@ -2143,7 +2354,7 @@ type UpdateConfigLabels struct {
 
 func (x *UpdateConfigLabels) Reset() {
 	*x = UpdateConfigLabels{}
-	mi := &file_minid_v1_commands_proto_msgTypes[30]
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2366,7 @@ func (x *UpdateConfigLabels) String() string {
 func (*UpdateConfigLabels) ProtoMessage() {}
 
 func (x *UpdateConfigLabels) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[30]
+	mi := &file_minid_v1_commands_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2379,7 @@ func (x *UpdateConfigLabels) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfigLabels.ProtoReflect.Descriptor instead.
 func (*UpdateConfigLabels) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateConfigLabels) GetId() string {
@@ -2201,7 +2412,7 @@ type RemoveConfig struct {
 
 func (x *RemoveConfig) Reset() {
 	*x = RemoveConfig{}
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2424,7 @@ func (x *RemoveConfig) String() string {
 func (*RemoveConfig) ProtoMessage() {}
 
 func (x *RemoveConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[31]
+	mi := &file_minid_v1_commands_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2437,7 @@ func (x *RemoveConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveConfig.ProtoReflect.Descriptor instead.
 func (*RemoveConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RemoveConfig) GetId() string {
@@ -2248,7 +2459,7 @@ type CreateNetwork struct {
 
 func (x *CreateNetwork) Reset() {
 	*x = CreateNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2471,7 @@ func (x *CreateNetwork) String() string {
 func (*CreateNetwork) ProtoMessage() {}
 
 func (x *CreateNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[32]
+	mi := &file_minid_v1_commands_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2484,7 @@ func (x *CreateNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNetwork.ProtoReflect.Descriptor instead.
 func (*CreateNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{32}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateNetwork) GetId() string {
@@ -2301,7 +2512,7 @@ type RemoveNetwork struct {
 
 func (x *RemoveNetwork) Reset() {
 	*x = RemoveNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2524,7 @@ func (x *RemoveNetwork) String() string {
 func (*RemoveNetwork) ProtoMessage() {}
 
 func (x *RemoveNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[33]
+	mi := &file_minid_v1_commands_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2537,7 @@ func (x *RemoveNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNetwork.ProtoReflect.Descriptor instead.
 func (*RemoveNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{33}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RemoveNetwork) GetId() string {
@@ -2347,7 +2558,7 @@ type AllocateNetwork struct {
 
 func (x *AllocateNetwork) Reset() {
 	*x = AllocateNetwork{}
-	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2570,7 @@ func (x *AllocateNetwork) String() string {
 func (*AllocateNetwork) ProtoMessage() {}
 
 func (x *AllocateNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[34]
+	mi := &file_minid_v1_commands_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2583,7 @@ func (x *AllocateNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateNetwork.ProtoReflect.Descriptor instead.
 func (*AllocateNetwork) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{34}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AllocateNetwork) GetId() string {
@@ -2402,7 +2613,7 @@ type AllocateService struct {
 
 func (x *AllocateService) Reset() {
 	*x = AllocateService{}
-	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2625,7 @@ func (x *AllocateService) String() string {
 func (*AllocateService) ProtoMessage() {}
 
 func (x *AllocateService) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[35]
+	mi := &file_minid_v1_commands_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2638,7 @@ func (x *AllocateService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateService.ProtoReflect.Descriptor instead.
 func (*AllocateService) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{35}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AllocateService) GetId() string {
@@ -2462,7 +2673,7 @@ type AllocateTasks struct {
 
 func (x *AllocateTasks) Reset() {
 	*x = AllocateTasks{}
-	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2685,7 @@ func (x *AllocateTasks) String() string {
 func (*AllocateTasks) ProtoMessage() {}
 
 func (x *AllocateTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[36]
+	mi := &file_minid_v1_commands_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2698,7 @@ func (x *AllocateTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateTasks.ProtoReflect.Descriptor instead.
 func (*AllocateTasks) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{36}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AllocateTasks) GetTasks() []*TaskAllocation {
@@ -2509,7 +2720,7 @@ type TaskAllocation struct {
 
 func (x *TaskAllocation) Reset() {
 	*x = TaskAllocation{}
-	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	mi := &file_minid_v1_commands_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2732,7 @@ func (x *TaskAllocation) String() string {
 func (*TaskAllocation) ProtoMessage() {}
 
 func (x *TaskAllocation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[37]
+	mi := &file_minid_v1_commands_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2745,7 @@ func (x *TaskAllocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAllocation.ProtoReflect.Descriptor instead.
 func (*TaskAllocation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{37}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *TaskAllocation) GetId() string {
@@ -2569,7 +2780,7 @@ type AllocateNode struct {
 
 func (x *AllocateNode) Reset() {
 	*x = AllocateNode{}
-	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	mi := &file_minid_v1_commands_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2792,7 @@ func (x *AllocateNode) String() string {
 func (*AllocateNode) ProtoMessage() {}
 
 func (x *AllocateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[38]
+	mi := &file_minid_v1_commands_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2805,7 @@ func (x *AllocateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateNode.ProtoReflect.Descriptor instead.
 func (*AllocateNode) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{38}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AllocateNode) GetId() string {
@@ -2620,7 +2831,7 @@ type SetNetworkKeys struct {
 
 func (x *SetNetworkKeys) Reset() {
 	*x = SetNetworkKeys{}
-	mi := &file_minid_v1_commands_proto_msgTypes[39]
+	mi := &file_minid_v1_commands_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2843,7 @@ func (x *SetNetworkKeys) String() string {
 func (*SetNetworkKeys) ProtoMessage() {}
 
 func (x *SetNetworkKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[39]
+	mi := &file_minid_v1_commands_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2856,7 @@ func (x *SetNetworkKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNetworkKeys.ProtoReflect.Descriptor instead.
 func (*SetNetworkKeys) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{39}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetNetworkKeys) GetKeys() []*NetworkKey {
@@ -2657,16 +2868,18 @@ func (x *SetNetworkKeys) GetKeys() []*NetworkKey {
 
 // Snapshot is the whole state, as written to disk and to followers.
 type Snapshot struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	Objects       []*Object              `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Index   uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Objects []*Object              `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
+	// The last events, oldest first.
+	Events        []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_minid_v1_commands_proto_msgTypes[40]
+	mi := &file_minid_v1_commands_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2678,7 +2891,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_commands_proto_msgTypes[40]
+	mi := &file_minid_v1_commands_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2691,7 +2904,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_minid_v1_commands_proto_rawDescGZIP(), []int{40}
+	return file_minid_v1_commands_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Snapshot) GetIndex() uint64 {
@@ -2708,6 +2921,13 @@ func (x *Snapshot) GetObjects() []*Object {
 	return nil
 }
 
+func (x *Snapshot) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 var File_minid_v1_commands_proto protoreflect.FileDescriptor
 
 const file_minid_v1_commands_proto_rawDesc = "" +
@@ -2715,7 +2935,7 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x17minid/v1/commands.proto\x12\bminid.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16minid/v1/objects.proto\x1a\x14minid/v1/specs.proto\"b\n" +
 	"\x05Entry\x12-\n" +
 	"\bcommands\x18\x01 \x03(\v2\x11.minid.v1.CommandR\bcommands\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xeb\x11\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\x97\x13\n" +
 	"\aCommand\x12@\n" +
 	"\x0ecreate_cluster\x18\x01 \x01(\v2\x17.minid.v1.CreateClusterH\x00R\rcreateCluster\x12M\n" +
 	"\x13update_cluster_spec\x18\x02 \x01(\v2\x1b.minid.v1.UpdateClusterSpecH\x00R\x11updateClusterSpec\x12A\n" +
@@ -2735,7 +2955,10 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x0eremove_service\x18\x16 \x01(\v2\x17.minid.v1.RemoveServiceH\x00R\rremoveService\x12G\n" +
 	"\x11set_update_status\x18\x17 \x01(\v2\x19.minid.v1.SetUpdateStatusH\x00R\x0fsetUpdateStatus\x12@\n" +
 	"\x0edelete_service\x18\x18 \x01(\v2\x17.minid.v1.DeleteServiceH\x00R\rdeleteService\x12F\n" +
-	"\x10rollback_service\x18\x19 \x01(\v2\x19.minid.v1.RollbackServiceH\x00R\x0frollbackService\x12:\n" +
+	"\x10rollback_service\x18\x19 \x01(\v2\x19.minid.v1.RollbackServiceH\x00R\x0frollbackService\x12>\n" +
+	"\x0eset_job_status\x18\x1a \x01(\v2\x16.minid.v1.SetJobStatusH\x00R\fsetJobStatus\x12+\n" +
+	"\arun_job\x18\x1b \x01(\v2\x10.minid.v1.RunJobH\x00R\x06runJob\x12=\n" +
+	"\rset_rebalance\x18\x1c \x01(\v2\x16.minid.v1.SetRebalanceH\x00R\fsetRebalance\x12:\n" +
 	"\fcreate_tasks\x18\x1e \x01(\v2\x15.minid.v1.CreateTasksH\x00R\vcreateTasks\x127\n" +
 	"\vset_desired\x18\x1f \x01(\v2\x14.minid.v1.SetDesiredH\x00R\n" +
 	"setDesired\x12:\n" +
@@ -2808,7 +3031,16 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\n" +
 	"if_version\x18\x02 \x01(\x04R\tifVersion\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"3\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"k\n" +
+	"\fSetJobStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\vif_last_run\x18\x02 \x01(\x04R\tifLastRun\x12+\n" +
+	"\x06status\x18\x03 \x01(\v2\x13.minid.v1.JobStatusR\x06status\"\x18\n" +
+	"\x06RunJob\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"Q\n" +
+	"\fSetRebalance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
+	"\trebalance\x18\x02 \x01(\v2\x13.minid.v1.RebalanceR\trebalance\"3\n" +
 	"\vCreateTasks\x12$\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x0e.minid.v1.TaskR\x05tasks\"9\n" +
 	"\n" +
@@ -2884,10 +3116,11 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\vmesh_number\x18\x02 \x01(\rR\n" +
 	"meshNumber\":\n" +
 	"\x0eSetNetworkKeys\x12(\n" +
-	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"L\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"u\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
-	"\aobjects\x18\x02 \x03(\v2\x10.minid.v1.ObjectR\aobjectsB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
+	"\aobjects\x18\x02 \x03(\v2\x10.minid.v1.ObjectR\aobjects\x12'\n" +
+	"\x06events\x18\x03 \x03(\v2\x0f.minid.v1.EventR\x06eventsB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
 var (
 	file_minid_v1_commands_proto_rawDescOnce sync.Once
@@ -2901,7 +3134,7 @@ func file_minid_v1_commands_proto_rawDescGZIP() []byte {
 	return file_minid_v1_commands_proto_rawDescData
 }
 
-var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_minid_v1_commands_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_minid_v1_commands_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: minid.v1.Entry
 	(*Command)(nil),               // 1: minid.v1.Command
@@ -2920,58 +3153,64 @@ var file_minid_v1_commands_proto_goTypes = []any{
 	(*SetUpdateStatus)(nil),       // 14: minid.v1.SetUpdateStatus
 	(*DeleteService)(nil),         // 15: minid.v1.DeleteService
 	(*RollbackService)(nil),       // 16: minid.v1.RollbackService
-	(*CreateTasks)(nil),           // 17: minid.v1.CreateTasks
-	(*SetDesired)(nil),            // 18: minid.v1.SetDesired
-	(*TaskDesired)(nil),           // 19: minid.v1.TaskDesired
-	(*AssignTasks)(nil),           // 20: minid.v1.AssignTasks
-	(*TaskAssignment)(nil),        // 21: minid.v1.TaskAssignment
-	(*ExplainTasks)(nil),          // 22: minid.v1.ExplainTasks
-	(*ReportStatuses)(nil),        // 23: minid.v1.ReportStatuses
-	(*TaskStatusReport)(nil),      // 24: minid.v1.TaskStatusReport
-	(*DeleteTasks)(nil),           // 25: minid.v1.DeleteTasks
-	(*CreateSecret)(nil),          // 26: minid.v1.CreateSecret
-	(*UpdateSecretLabels)(nil),    // 27: minid.v1.UpdateSecretLabels
-	(*RemoveSecret)(nil),          // 28: minid.v1.RemoveSecret
-	(*CreateConfig)(nil),          // 29: minid.v1.CreateConfig
-	(*UpdateConfigLabels)(nil),    // 30: minid.v1.UpdateConfigLabels
-	(*RemoveConfig)(nil),          // 31: minid.v1.RemoveConfig
-	(*CreateNetwork)(nil),         // 32: minid.v1.CreateNetwork
-	(*RemoveNetwork)(nil),         // 33: minid.v1.RemoveNetwork
-	(*AllocateNetwork)(nil),       // 34: minid.v1.AllocateNetwork
-	(*AllocateService)(nil),       // 35: minid.v1.AllocateService
-	(*AllocateTasks)(nil),         // 36: minid.v1.AllocateTasks
-	(*TaskAllocation)(nil),        // 37: minid.v1.TaskAllocation
-	(*AllocateNode)(nil),          // 38: minid.v1.AllocateNode
-	(*SetNetworkKeys)(nil),        // 39: minid.v1.SetNetworkKeys
-	(*Snapshot)(nil),              // 40: minid.v1.Snapshot
-	nil,                           // 41: minid.v1.UpdateSecretLabels.LabelsEntry
-	nil,                           // 42: minid.v1.UpdateConfigLabels.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
-	(*Cluster)(nil),               // 44: minid.v1.Cluster
-	(*ClusterSpec)(nil),           // 45: minid.v1.ClusterSpec
-	(*JoinTokens)(nil),            // 46: minid.v1.JoinTokens
-	(*Node)(nil),                  // 47: minid.v1.Node
-	(*NodeSpec)(nil),              // 48: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 49: minid.v1.NodeRole
-	(*NodeStatus)(nil),            // 50: minid.v1.NodeStatus
-	(*NodeDescription)(nil),       // 51: minid.v1.NodeDescription
-	(*ServiceSpec)(nil),           // 52: minid.v1.ServiceSpec
-	(*UpdateStatus)(nil),          // 53: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 54: minid.v1.Task
-	(TaskState)(0),                // 55: minid.v1.TaskState
-	(*TaskStatus)(nil),            // 56: minid.v1.TaskStatus
-	(*SecretSpec)(nil),            // 57: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 58: minid.v1.ConfigSpec
-	(*NetworkSpec)(nil),           // 59: minid.v1.NetworkSpec
-	(*NetworkAllocation)(nil),     // 60: minid.v1.NetworkAllocation
-	(*Endpoint)(nil),              // 61: minid.v1.Endpoint
-	(*TaskAddress)(nil),           // 62: minid.v1.TaskAddress
-	(*NetworkKey)(nil),            // 63: minid.v1.NetworkKey
-	(*Object)(nil),                // 64: minid.v1.Object
+	(*SetJobStatus)(nil),          // 17: minid.v1.SetJobStatus
+	(*RunJob)(nil),                // 18: minid.v1.RunJob
+	(*SetRebalance)(nil),          // 19: minid.v1.SetRebalance
+	(*CreateTasks)(nil),           // 20: minid.v1.CreateTasks
+	(*SetDesired)(nil),            // 21: minid.v1.SetDesired
+	(*TaskDesired)(nil),           // 22: minid.v1.TaskDesired
+	(*AssignTasks)(nil),           // 23: minid.v1.AssignTasks
+	(*TaskAssignment)(nil),        // 24: minid.v1.TaskAssignment
+	(*ExplainTasks)(nil),          // 25: minid.v1.ExplainTasks
+	(*ReportStatuses)(nil),        // 26: minid.v1.ReportStatuses
+	(*TaskStatusReport)(nil),      // 27: minid.v1.TaskStatusReport
+	(*DeleteTasks)(nil),           // 28: minid.v1.DeleteTasks
+	(*CreateSecret)(nil),          // 29: minid.v1.CreateSecret
+	(*UpdateSecretLabels)(nil),    // 30: minid.v1.UpdateSecretLabels
+	(*RemoveSecret)(nil),          // 31: minid.v1.RemoveSecret
+	(*CreateConfig)(nil),          // 32: minid.v1.CreateConfig
+	(*UpdateConfigLabels)(nil),    // 33: minid.v1.UpdateConfigLabels
+	(*RemoveConfig)(nil),          // 34: minid.v1.RemoveConfig
+	(*CreateNetwork)(nil),         // 35: minid.v1.CreateNetwork
+	(*RemoveNetwork)(nil),         // 36: minid.v1.RemoveNetwork
+	(*AllocateNetwork)(nil),       // 37: minid.v1.AllocateNetwork
+	(*AllocateService)(nil),       // 38: minid.v1.AllocateService
+	(*AllocateTasks)(nil),         // 39: minid.v1.AllocateTasks
+	(*TaskAllocation)(nil),        // 40: minid.v1.TaskAllocation
+	(*AllocateNode)(nil),          // 41: minid.v1.AllocateNode
+	(*SetNetworkKeys)(nil),        // 42: minid.v1.SetNetworkKeys
+	(*Snapshot)(nil),              // 43: minid.v1.Snapshot
+	nil,                           // 44: minid.v1.UpdateSecretLabels.LabelsEntry
+	nil,                           // 45: minid.v1.UpdateConfigLabels.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*Cluster)(nil),               // 47: minid.v1.Cluster
+	(*ClusterSpec)(nil),           // 48: minid.v1.ClusterSpec
+	(*JoinTokens)(nil),            // 49: minid.v1.JoinTokens
+	(*Node)(nil),                  // 50: minid.v1.Node
+	(*NodeSpec)(nil),              // 51: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 52: minid.v1.NodeRole
+	(*NodeStatus)(nil),            // 53: minid.v1.NodeStatus
+	(*NodeDescription)(nil),       // 54: minid.v1.NodeDescription
+	(*ServiceSpec)(nil),           // 55: minid.v1.ServiceSpec
+	(*UpdateStatus)(nil),          // 56: minid.v1.UpdateStatus
+	(*JobStatus)(nil),             // 57: minid.v1.JobStatus
+	(*Rebalance)(nil),             // 58: minid.v1.Rebalance
+	(*Task)(nil),                  // 59: minid.v1.Task
+	(TaskState)(0),                // 60: minid.v1.TaskState
+	(*TaskStatus)(nil),            // 61: minid.v1.TaskStatus
+	(*SecretSpec)(nil),            // 62: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 63: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 64: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 65: minid.v1.NetworkAllocation
+	(*Endpoint)(nil),              // 66: minid.v1.Endpoint
+	(*TaskAddress)(nil),           // 67: minid.v1.TaskAddress
+	(*NetworkKey)(nil),            // 68: minid.v1.NetworkKey
+	(*Object)(nil),                // 69: minid.v1.Object
+	(*Event)(nil),                 // 70: minid.v1.Event
 }
 var file_minid_v1_commands_proto_depIdxs = []int32{
 	1,  // 0: minid.v1.Entry.commands:type_name -> minid.v1.Command
-	43, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
+	46, // 1: minid.v1.Entry.at:type_name -> google.protobuf.Timestamp
 	2,  // 2: minid.v1.Command.create_cluster:type_name -> minid.v1.CreateCluster
 	3,  // 3: minid.v1.Command.update_cluster_spec:type_name -> minid.v1.UpdateClusterSpec
 	4,  // 4: minid.v1.Command.set_join_tokens:type_name -> minid.v1.SetJoinTokens
@@ -2987,59 +3226,65 @@ var file_minid_v1_commands_proto_depIdxs = []int32{
 	14, // 14: minid.v1.Command.set_update_status:type_name -> minid.v1.SetUpdateStatus
 	15, // 15: minid.v1.Command.delete_service:type_name -> minid.v1.DeleteService
 	16, // 16: minid.v1.Command.rollback_service:type_name -> minid.v1.RollbackService
-	17, // 17: minid.v1.Command.create_tasks:type_name -> minid.v1.CreateTasks
-	18, // 18: minid.v1.Command.set_desired:type_name -> minid.v1.SetDesired
-	20, // 19: minid.v1.Command.assign_tasks:type_name -> minid.v1.AssignTasks
-	22, // 20: minid.v1.Command.explain_tasks:type_name -> minid.v1.ExplainTasks
-	23, // 21: minid.v1.Command.report_statuses:type_name -> minid.v1.ReportStatuses
-	25, // 22: minid.v1.Command.delete_tasks:type_name -> minid.v1.DeleteTasks
-	26, // 23: minid.v1.Command.create_secret:type_name -> minid.v1.CreateSecret
-	27, // 24: minid.v1.Command.update_secret_labels:type_name -> minid.v1.UpdateSecretLabels
-	28, // 25: minid.v1.Command.remove_secret:type_name -> minid.v1.RemoveSecret
-	29, // 26: minid.v1.Command.create_config:type_name -> minid.v1.CreateConfig
-	30, // 27: minid.v1.Command.update_config_labels:type_name -> minid.v1.UpdateConfigLabels
-	31, // 28: minid.v1.Command.remove_config:type_name -> minid.v1.RemoveConfig
-	32, // 29: minid.v1.Command.create_network:type_name -> minid.v1.CreateNetwork
-	33, // 30: minid.v1.Command.remove_network:type_name -> minid.v1.RemoveNetwork
-	34, // 31: minid.v1.Command.allocate_network:type_name -> minid.v1.AllocateNetwork
-	35, // 32: minid.v1.Command.allocate_service:type_name -> minid.v1.AllocateService
-	36, // 33: minid.v1.Command.allocate_tasks:type_name -> minid.v1.AllocateTasks
-	38, // 34: minid.v1.Command.allocate_node:type_name -> minid.v1.AllocateNode
-	39, // 35: minid.v1.Command.set_network_keys:type_name -> minid.v1.SetNetworkKeys
-	44, // 36: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
-	45, // 37: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
-	46, // 38: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
-	47, // 39: minid.v1.CreateNode.node:type_name -> minid.v1.Node
-	48, // 40: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
-	49, // 41: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
-	50, // 42: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
-	51, // 43: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
-	52, // 44: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
-	52, // 45: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
-	53, // 46: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
-	54, // 47: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
-	19, // 48: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
-	55, // 49: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
-	21, // 50: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
-	24, // 51: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
-	24, // 52: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
-	56, // 53: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
-	57, // 54: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
-	41, // 55: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
-	58, // 56: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
-	42, // 57: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
-	59, // 58: minid.v1.CreateNetwork.spec:type_name -> minid.v1.NetworkSpec
-	60, // 59: minid.v1.AllocateNetwork.allocation:type_name -> minid.v1.NetworkAllocation
-	61, // 60: minid.v1.AllocateService.endpoint:type_name -> minid.v1.Endpoint
-	37, // 61: minid.v1.AllocateTasks.tasks:type_name -> minid.v1.TaskAllocation
-	62, // 62: minid.v1.TaskAllocation.addresses:type_name -> minid.v1.TaskAddress
-	63, // 63: minid.v1.SetNetworkKeys.keys:type_name -> minid.v1.NetworkKey
-	64, // 64: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	17, // 17: minid.v1.Command.set_job_status:type_name -> minid.v1.SetJobStatus
+	18, // 18: minid.v1.Command.run_job:type_name -> minid.v1.RunJob
+	19, // 19: minid.v1.Command.set_rebalance:type_name -> minid.v1.SetRebalance
+	20, // 20: minid.v1.Command.create_tasks:type_name -> minid.v1.CreateTasks
+	21, // 21: minid.v1.Command.set_desired:type_name -> minid.v1.SetDesired
+	23, // 22: minid.v1.Command.assign_tasks:type_name -> minid.v1.AssignTasks
+	25, // 23: minid.v1.Command.explain_tasks:type_name -> minid.v1.ExplainTasks
+	26, // 24: minid.v1.Command.report_statuses:type_name -> minid.v1.ReportStatuses
+	28, // 25: minid.v1.Command.delete_tasks:type_name -> minid.v1.DeleteTasks
+	29, // 26: minid.v1.Command.create_secret:type_name -> minid.v1.CreateSecret
+	30, // 27: minid.v1.Command.update_secret_labels:type_name -> minid.v1.UpdateSecretLabels
+	31, // 28: minid.v1.Command.remove_secret:type_name -> minid.v1.RemoveSecret
+	32, // 29: minid.v1.Command.create_config:type_name -> minid.v1.CreateConfig
+	33, // 30: minid.v1.Command.update_config_labels:type_name -> minid.v1.UpdateConfigLabels
+	34, // 31: minid.v1.Command.remove_config:type_name -> minid.v1.RemoveConfig
+	35, // 32: minid.v1.Command.create_network:type_name -> minid.v1.CreateNetwork
+	36, // 33: minid.v1.Command.remove_network:type_name -> minid.v1.RemoveNetwork
+	37, // 34: minid.v1.Command.allocate_network:type_name -> minid.v1.AllocateNetwork
+	38, // 35: minid.v1.Command.allocate_service:type_name -> minid.v1.AllocateService
+	39, // 36: minid.v1.Command.allocate_tasks:type_name -> minid.v1.AllocateTasks
+	41, // 37: minid.v1.Command.allocate_node:type_name -> minid.v1.AllocateNode
+	42, // 38: minid.v1.Command.set_network_keys:type_name -> minid.v1.SetNetworkKeys
+	47, // 39: minid.v1.CreateCluster.cluster:type_name -> minid.v1.Cluster
+	48, // 40: minid.v1.UpdateClusterSpec.spec:type_name -> minid.v1.ClusterSpec
+	49, // 41: minid.v1.SetJoinTokens.tokens:type_name -> minid.v1.JoinTokens
+	50, // 42: minid.v1.CreateNode.node:type_name -> minid.v1.Node
+	51, // 43: minid.v1.UpdateNodeSpec.spec:type_name -> minid.v1.NodeSpec
+	52, // 44: minid.v1.SetNodeRole.role:type_name -> minid.v1.NodeRole
+	53, // 45: minid.v1.ReportNode.status:type_name -> minid.v1.NodeStatus
+	54, // 46: minid.v1.ReportNode.description:type_name -> minid.v1.NodeDescription
+	55, // 47: minid.v1.CreateService.spec:type_name -> minid.v1.ServiceSpec
+	55, // 48: minid.v1.UpdateServiceSpec.spec:type_name -> minid.v1.ServiceSpec
+	56, // 49: minid.v1.SetUpdateStatus.status:type_name -> minid.v1.UpdateStatus
+	57, // 50: minid.v1.SetJobStatus.status:type_name -> minid.v1.JobStatus
+	58, // 51: minid.v1.SetRebalance.rebalance:type_name -> minid.v1.Rebalance
+	59, // 52: minid.v1.CreateTasks.tasks:type_name -> minid.v1.Task
+	22, // 53: minid.v1.SetDesired.tasks:type_name -> minid.v1.TaskDesired
+	60, // 54: minid.v1.TaskDesired.state:type_name -> minid.v1.TaskState
+	24, // 55: minid.v1.AssignTasks.tasks:type_name -> minid.v1.TaskAssignment
+	27, // 56: minid.v1.ExplainTasks.tasks:type_name -> minid.v1.TaskStatusReport
+	27, // 57: minid.v1.ReportStatuses.reports:type_name -> minid.v1.TaskStatusReport
+	61, // 58: minid.v1.TaskStatusReport.status:type_name -> minid.v1.TaskStatus
+	62, // 59: minid.v1.CreateSecret.spec:type_name -> minid.v1.SecretSpec
+	44, // 60: minid.v1.UpdateSecretLabels.labels:type_name -> minid.v1.UpdateSecretLabels.LabelsEntry
+	63, // 61: minid.v1.CreateConfig.spec:type_name -> minid.v1.ConfigSpec
+	45, // 62: minid.v1.UpdateConfigLabels.labels:type_name -> minid.v1.UpdateConfigLabels.LabelsEntry
+	64, // 63: minid.v1.CreateNetwork.spec:type_name -> minid.v1.NetworkSpec
+	65, // 64: minid.v1.AllocateNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	66, // 65: minid.v1.AllocateService.endpoint:type_name -> minid.v1.Endpoint
+	40, // 66: minid.v1.AllocateTasks.tasks:type_name -> minid.v1.TaskAllocation
+	67, // 67: minid.v1.TaskAllocation.addresses:type_name -> minid.v1.TaskAddress
+	68, // 68: minid.v1.SetNetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	69, // 69: minid.v1.Snapshot.objects:type_name -> minid.v1.Object
+	70, // 70: minid.v1.Snapshot.events:type_name -> minid.v1.Event
+	71, // [71:71] is the sub-list for method output_type
+	71, // [71:71] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_commands_proto_init() }
@@ -3065,6 +3310,9 @@ func file_minid_v1_commands_proto_init() {
 		(*Command_SetUpdateStatus)(nil),
 		(*Command_DeleteService)(nil),
 		(*Command_RollbackService)(nil),
+		(*Command_SetJobStatus)(nil),
+		(*Command_RunJob)(nil),
+		(*Command_SetRebalance)(nil),
 		(*Command_CreateTasks)(nil),
 		(*Command_SetDesired)(nil),
 		(*Command_AssignTasks)(nil),
@@ -3091,7 +3339,7 @@ func file_minid_v1_commands_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_commands_proto_rawDesc), len(file_minid_v1_commands_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -12,6 +12,7 @@ package minidv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -2368,6 +2369,391 @@ func (x *WatchEvent) GetIndex() uint64 {
 	return 0
 }
 
+type EventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys: kind, service, node, task, action, warning (true).
+	Filters []*Filter `protobuf:"bytes,1,rep,name=filters,proto3" json:"filters,omitempty"`
+	// Only later ones; 0 is all that are kept.
+	FromIndex     uint64                 `protobuf:"varint,2,opt,name=from_index,json=fromIndex,proto3" json:"from_index,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	Follow        bool                   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsRequest) Reset() {
+	*x = EventsRequest{}
+	mi := &file_minid_v1_control_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsRequest) ProtoMessage() {}
+
+func (x *EventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
+func (*EventsRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *EventsRequest) GetFilters() []*Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetFromIndex() uint64 {
+	if x != nil {
+		return x.FromIndex
+	}
+	return 0
+}
+
+func (x *EventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type UsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Nodes by id, prefix or name; empty is all that are ready.
+	Nodes []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Between rounds; 2 s when unset, at least 1 s.
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// End after this many rounds; 0 is never.
+	Rounds        uint32 `protobuf:"varint,3,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_minid_v1_control_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *UsageRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *UsageRequest) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *UsageRequest) GetRounds() uint32 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
+// NodeUsage is one sample. Counters grow from the start of the host or task.
+type NodeUsage struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	Total  *Usage                 `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
+	Tasks  []*TaskUsage           `protobuf:"bytes,4,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Why there is no sample.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeUsage) Reset() {
+	*x = NodeUsage{}
+	mi := &file_minid_v1_control_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeUsage) ProtoMessage() {}
+
+func (x *NodeUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeUsage.ProtoReflect.Descriptor instead.
+func (*NodeUsage) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *NodeUsage) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeUsage) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *NodeUsage) GetTotal() *Usage {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *NodeUsage) GetTasks() []*TaskUsage {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *NodeUsage) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type TaskUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Usage         *Usage                 `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskUsage) Reset() {
+	*x = TaskUsage{}
+	mi := &file_minid_v1_control_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskUsage) ProtoMessage() {}
+
+func (x *TaskUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskUsage.ProtoReflect.Descriptor instead.
+func (*TaskUsage) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *TaskUsage) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskUsage) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time on CPUs in nanoseconds, a counter.
+	CpuNs uint64 `protobuf:"varint,1,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`
+	// Bytes in use, without what the kernel can drop at once.
+	MemoryBytes uint64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// 0 is no limit; of a node, what it has.
+	MemoryLimitBytes uint64 `protobuf:"varint,3,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
+	// Counters in bytes.
+	ReadBytes     uint64 `protobuf:"varint,4,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
+	WrittenBytes  uint64 `protobuf:"varint,5,opt,name=written_bytes,json=writtenBytes,proto3" json:"written_bytes,omitempty"`
+	ReceivedBytes uint64 `protobuf:"varint,6,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	SentBytes     uint64 `protobuf:"varint,7,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	// Processes and threads.
+	Pids uint64 `protobuf:"varint,8,opt,name=pids,proto3" json:"pids,omitempty"`
+	// In billionths of a CPU: the limit; of a node, what it has.
+	NanoCpus      int64 `protobuf:"varint,9,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_minid_v1_control_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_control_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Usage) GetCpuNs() uint64 {
+	if x != nil {
+		return x.CpuNs
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryLimitBytes() uint64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetReadBytes() uint64 {
+	if x != nil {
+		return x.ReadBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetWrittenBytes() uint64 {
+	if x != nil {
+		return x.WrittenBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetReceivedBytes() uint64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetSentBytes() uint64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetPids() uint64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
+func (x *Usage) GetNanoCpus() int64 {
+	if x != nil {
+		return x.NanoCpus
+	}
+	return 0
+}
+
 type LogsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Service or task, by id, prefix or name (task names are SERVICE.SLOT too).
@@ -2382,7 +2768,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_minid_v1_control_proto_msgTypes[38]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2780,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[38]
+	mi := &file_minid_v1_control_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2793,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{38}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LogsRequest) GetRef() string {
@@ -2456,7 +2842,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_minid_v1_control_proto_msgTypes[39]
+	mi := &file_minid_v1_control_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2854,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[39]
+	mi := &file_minid_v1_control_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2867,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{39}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LogLine) GetAt() *timestamppb.Timestamp {
@@ -2556,7 +2942,7 @@ type ExecInput struct {
 
 func (x *ExecInput) Reset() {
 	*x = ExecInput{}
-	mi := &file_minid_v1_control_proto_msgTypes[40]
+	mi := &file_minid_v1_control_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2954,7 @@ func (x *ExecInput) String() string {
 func (*ExecInput) ProtoMessage() {}
 
 func (x *ExecInput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[40]
+	mi := &file_minid_v1_control_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2967,7 @@ func (x *ExecInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecInput.ProtoReflect.Descriptor instead.
 func (*ExecInput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{40}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExecInput) GetKind() isExecInput_Kind {
@@ -2688,7 +3074,7 @@ type ExecStart struct {
 
 func (x *ExecStart) Reset() {
 	*x = ExecStart{}
-	mi := &file_minid_v1_control_proto_msgTypes[41]
+	mi := &file_minid_v1_control_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3086,7 @@ func (x *ExecStart) String() string {
 func (*ExecStart) ProtoMessage() {}
 
 func (x *ExecStart) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[41]
+	mi := &file_minid_v1_control_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3099,7 @@ func (x *ExecStart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStart.ProtoReflect.Descriptor instead.
 func (*ExecStart) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{41}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExecStart) GetRef() string {
@@ -2782,7 +3168,7 @@ type WindowSize struct {
 
 func (x *WindowSize) Reset() {
 	*x = WindowSize{}
-	mi := &file_minid_v1_control_proto_msgTypes[42]
+	mi := &file_minid_v1_control_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3180,7 @@ func (x *WindowSize) String() string {
 func (*WindowSize) ProtoMessage() {}
 
 func (x *WindowSize) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[42]
+	mi := &file_minid_v1_control_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3193,7 @@ func (x *WindowSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WindowSize.ProtoReflect.Descriptor instead.
 func (*WindowSize) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{42}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WindowSize) GetWidth() uint32 {
@@ -2838,7 +3224,7 @@ type ExecOutput struct {
 
 func (x *ExecOutput) Reset() {
 	*x = ExecOutput{}
-	mi := &file_minid_v1_control_proto_msgTypes[43]
+	mi := &file_minid_v1_control_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3236,7 @@ func (x *ExecOutput) String() string {
 func (*ExecOutput) ProtoMessage() {}
 
 func (x *ExecOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[43]
+	mi := &file_minid_v1_control_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3249,7 @@ func (x *ExecOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOutput.ProtoReflect.Descriptor instead.
 func (*ExecOutput) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{43}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExecOutput) GetKind() isExecOutput_Kind {
@@ -2934,7 +3320,7 @@ type ExecExit struct {
 
 func (x *ExecExit) Reset() {
 	*x = ExecExit{}
-	mi := &file_minid_v1_control_proto_msgTypes[44]
+	mi := &file_minid_v1_control_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3332,7 @@ func (x *ExecExit) String() string {
 func (*ExecExit) ProtoMessage() {}
 
 func (x *ExecExit) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_control_proto_msgTypes[44]
+	mi := &file_minid_v1_control_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3345,7 @@ func (x *ExecExit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExit.ProtoReflect.Descriptor instead.
 func (*ExecExit) Descriptor() ([]byte, []int) {
-	return file_minid_v1_control_proto_rawDescGZIP(), []int{44}
+	return file_minid_v1_control_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ExecExit) GetCode() int32 {
@@ -2980,7 +3366,7 @@ var File_minid_v1_control_proto protoreflect.FileDescriptor
 
 const file_minid_v1_control_proto_rawDesc = "" +
 	"\n" +
-	"\x16minid/v1/control.proto\x12\bminid.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16minid/v1/objects.proto\x1a\x14minid/v1/specs.proto\"\x13\n" +
+	"\x16minid/v1/control.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16minid/v1/objects.proto\x1a\x14minid/v1/specs.proto\"\x13\n" +
 	"\x11GetClusterRequest\"`\n" +
 	"\x14UpdateClusterRequest\x12\x1d\n" +
 	"\n" +
@@ -3137,7 +3523,39 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"ACTION_PUT\x10\x01\x12\x11\n" +
 	"\rACTION_DELETE\x10\x02\x12\x11\n" +
-	"\rACTION_SYNCED\x10\x03\"}\n" +
+	"\rACTION_SYNCED\x10\x03\"\xd6\x01\n" +
+	"\rEventsRequest\x12*\n" +
+	"\afilters\x18\x01 \x03(\v2\x10.minid.v1.FilterR\afilters\x12\x1d\n" +
+	"\n" +
+	"from_index\x18\x02 \x01(\x04R\tfromIndex\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\"s\n" +
+	"\fUsageRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
+	"\x06rounds\x18\x03 \x01(\rR\x06rounds\"\xb8\x01\n" +
+	"\tNodeUsage\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12%\n" +
+	"\x05total\x18\x03 \x01(\v2\x0f.minid.v1.UsageR\x05total\x12)\n" +
+	"\x05tasks\x18\x04 \x03(\v2\x13.minid.v1.TaskUsageR\x05tasks\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"K\n" +
+	"\tTaskUsage\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
+	"\x05usage\x18\x02 \x01(\v2\x0f.minid.v1.UsageR\x05usage\"\xaa\x02\n" +
+	"\x05Usage\x12\x15\n" +
+	"\x06cpu_ns\x18\x01 \x01(\x04R\x05cpuNs\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x03 \x01(\x04R\x10memoryLimitBytes\x12\x1d\n" +
+	"\n" +
+	"read_bytes\x18\x04 \x01(\x04R\treadBytes\x12#\n" +
+	"\rwritten_bytes\x18\x05 \x01(\x04R\fwrittenBytes\x12%\n" +
+	"\x0ereceived_bytes\x18\x06 \x01(\x04R\rreceivedBytes\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\a \x01(\x04R\tsentBytes\x12\x12\n" +
+	"\x04pids\x18\b \x01(\x04R\x04pids\x12\x1b\n" +
+	"\tnano_cpus\x18\t \x01(\x03R\bnanoCpus\"}\n" +
 	"\vLogsRequest\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
@@ -3194,7 +3612,7 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xc0\x12\n" +
+	"\rSTREAM_STDERR\x10\x022\x9e\x14\n" +
 	"\aControl\x12<\n" +
 	"\n" +
 	"GetCluster\x12\x1b.minid.v1.GetClusterRequest\x1a\x11.minid.v1.Cluster\x12B\n" +
@@ -3212,7 +3630,9 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"GetService\x12\x14.minid.v1.GetRequest\x1a\x11.minid.v1.Service\x12P\n" +
 	"\rUpdateService\x12\x1e.minid.v1.UpdateServiceRequest\x1a\x1f.minid.v1.UpdateServiceResponse\x12B\n" +
 	"\rRemoveService\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12T\n" +
-	"\x0fRollbackService\x12 .minid.v1.RollbackServiceRequest\x1a\x1f.minid.v1.UpdateServiceResponse\x12D\n" +
+	"\x0fRollbackService\x12 .minid.v1.RollbackServiceRequest\x1a\x1f.minid.v1.UpdateServiceResponse\x121\n" +
+	"\x06RunJob\x12\x14.minid.v1.GetRequest\x1a\x11.minid.v1.Service\x12;\n" +
+	"\x10RebalanceService\x12\x14.minid.v1.GetRequest\x1a\x11.minid.v1.Service\x12D\n" +
 	"\tListTasks\x12\x1a.minid.v1.ListTasksRequest\x1a\x1b.minid.v1.ListTasksResponse\x12/\n" +
 	"\aGetTask\x12\x14.minid.v1.GetRequest\x1a\x0e.minid.v1.Task\x12:\n" +
 	"\vExplainTask\x12\x14.minid.v1.GetRequest\x1a\x15.minid.v1.Explanation\x12?\n" +
@@ -3234,7 +3654,9 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"\rRemoveNetwork\x12\x17.minid.v1.RemoveRequest\x1a\x18.minid.v1.RemoveResponse\x12G\n" +
 	"\rPruneNetworks\x12\x15.minid.v1.ListRequest\x1a\x1f.minid.v1.PruneNetworksResponse\x12F\n" +
 	"\fCheckNetwork\x12\x1d.minid.v1.CheckNetworkRequest\x1a\x15.minid.v1.ProbeResult0\x01\x127\n" +
-	"\x05Watch\x12\x16.minid.v1.WatchRequest\x1a\x14.minid.v1.WatchEvent0\x01\x122\n" +
+	"\x05Watch\x12\x16.minid.v1.WatchRequest\x1a\x14.minid.v1.WatchEvent0\x01\x124\n" +
+	"\x06Events\x12\x17.minid.v1.EventsRequest\x1a\x0f.minid.v1.Event0\x01\x126\n" +
+	"\x05Usage\x12\x16.minid.v1.UsageRequest\x1a\x13.minid.v1.NodeUsage0\x01\x122\n" +
 	"\x04Logs\x12\x15.minid.v1.LogsRequest\x1a\x11.minid.v1.LogLine0\x01\x125\n" +
 	"\x04Exec\x12\x13.minid.v1.ExecInput\x1a\x14.minid.v1.ExecOutput(\x010\x01B/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
@@ -3251,7 +3673,7 @@ func file_minid_v1_control_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_control_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_minid_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_minid_v1_control_proto_goTypes = []any{
 	(Kind)(0),                      // 0: minid.v1.Kind
 	(Stream)(0),                    // 1: minid.v1.Stream
@@ -3295,150 +3717,173 @@ var file_minid_v1_control_proto_goTypes = []any{
 	(*ProbeResult)(nil),            // 39: minid.v1.ProbeResult
 	(*WatchRequest)(nil),           // 40: minid.v1.WatchRequest
 	(*WatchEvent)(nil),             // 41: minid.v1.WatchEvent
-	(*LogsRequest)(nil),            // 42: minid.v1.LogsRequest
-	(*LogLine)(nil),                // 43: minid.v1.LogLine
-	(*ExecInput)(nil),              // 44: minid.v1.ExecInput
-	(*ExecStart)(nil),              // 45: minid.v1.ExecStart
-	(*WindowSize)(nil),             // 46: minid.v1.WindowSize
-	(*ExecOutput)(nil),             // 47: minid.v1.ExecOutput
-	(*ExecExit)(nil),               // 48: minid.v1.ExecExit
-	nil,                            // 49: minid.v1.UpdateLabelsRequest.LabelsEntry
-	(*ClusterSpec)(nil),            // 50: minid.v1.ClusterSpec
-	(*Node)(nil),                   // 51: minid.v1.Node
-	(*NodeSpec)(nil),               // 52: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),            // 53: minid.v1.ServiceSpec
-	(*Service)(nil),                // 54: minid.v1.Service
-	(*Task)(nil),                   // 55: minid.v1.Task
-	(*SecretSpec)(nil),             // 56: minid.v1.SecretSpec
-	(*Secret)(nil),                 // 57: minid.v1.Secret
-	(*ConfigSpec)(nil),             // 58: minid.v1.ConfigSpec
-	(*Config)(nil),                 // 59: minid.v1.Config
-	(*NetworkSpec)(nil),            // 60: minid.v1.NetworkSpec
-	(*Network)(nil),                // 61: minid.v1.Network
-	(*PortConfig)(nil),             // 62: minid.v1.PortConfig
-	(TaskState)(0),                 // 63: minid.v1.TaskState
-	(*Object)(nil),                 // 64: minid.v1.Object
-	(*timestamppb.Timestamp)(nil),  // 65: google.protobuf.Timestamp
-	(*Cluster)(nil),                // 66: minid.v1.Cluster
-	(*JoinTokens)(nil),             // 67: minid.v1.JoinTokens
+	(*EventsRequest)(nil),          // 42: minid.v1.EventsRequest
+	(*UsageRequest)(nil),           // 43: minid.v1.UsageRequest
+	(*NodeUsage)(nil),              // 44: minid.v1.NodeUsage
+	(*TaskUsage)(nil),              // 45: minid.v1.TaskUsage
+	(*Usage)(nil),                  // 46: minid.v1.Usage
+	(*LogsRequest)(nil),            // 47: minid.v1.LogsRequest
+	(*LogLine)(nil),                // 48: minid.v1.LogLine
+	(*ExecInput)(nil),              // 49: minid.v1.ExecInput
+	(*ExecStart)(nil),              // 50: minid.v1.ExecStart
+	(*WindowSize)(nil),             // 51: minid.v1.WindowSize
+	(*ExecOutput)(nil),             // 52: minid.v1.ExecOutput
+	(*ExecExit)(nil),               // 53: minid.v1.ExecExit
+	nil,                            // 54: minid.v1.UpdateLabelsRequest.LabelsEntry
+	(*ClusterSpec)(nil),            // 55: minid.v1.ClusterSpec
+	(*Node)(nil),                   // 56: minid.v1.Node
+	(*NodeSpec)(nil),               // 57: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),            // 58: minid.v1.ServiceSpec
+	(*Service)(nil),                // 59: minid.v1.Service
+	(*Task)(nil),                   // 60: minid.v1.Task
+	(*SecretSpec)(nil),             // 61: minid.v1.SecretSpec
+	(*Secret)(nil),                 // 62: minid.v1.Secret
+	(*ConfigSpec)(nil),             // 63: minid.v1.ConfigSpec
+	(*Config)(nil),                 // 64: minid.v1.Config
+	(*NetworkSpec)(nil),            // 65: minid.v1.NetworkSpec
+	(*Network)(nil),                // 66: minid.v1.Network
+	(*PortConfig)(nil),             // 67: minid.v1.PortConfig
+	(TaskState)(0),                 // 68: minid.v1.TaskState
+	(*Object)(nil),                 // 69: minid.v1.Object
+	(*timestamppb.Timestamp)(nil),  // 70: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 71: google.protobuf.Duration
+	(*Cluster)(nil),                // 72: minid.v1.Cluster
+	(*JoinTokens)(nil),             // 73: minid.v1.JoinTokens
+	(*Event)(nil),                  // 74: minid.v1.Event
 }
 var file_minid_v1_control_proto_depIdxs = []int32{
-	50, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
+	55, // 0: minid.v1.UpdateClusterRequest.spec:type_name -> minid.v1.ClusterSpec
 	11, // 1: minid.v1.ListRequest.filters:type_name -> minid.v1.Filter
-	51, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
-	52, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
-	53, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	54, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
-	53, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
-	54, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
-	54, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
+	56, // 2: minid.v1.ListNodesResponse.nodes:type_name -> minid.v1.Node
+	57, // 3: minid.v1.UpdateNodeRequest.spec:type_name -> minid.v1.NodeSpec
+	58, // 4: minid.v1.CreateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	59, // 5: minid.v1.CreateServiceResponse.service:type_name -> minid.v1.Service
+	58, // 6: minid.v1.UpdateServiceRequest.spec:type_name -> minid.v1.ServiceSpec
+	59, // 7: minid.v1.UpdateServiceResponse.service:type_name -> minid.v1.Service
+	59, // 8: minid.v1.ListServicesResponse.services:type_name -> minid.v1.Service
 	11, // 9: minid.v1.ListTasksRequest.filters:type_name -> minid.v1.Filter
-	55, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
-	55, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
+	60, // 10: minid.v1.ListTasksResponse.tasks:type_name -> minid.v1.Task
+	60, // 11: minid.v1.Explanation.task:type_name -> minid.v1.Task
 	24, // 12: minid.v1.Explanation.nodes:type_name -> minid.v1.NodeVerdict
-	56, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
-	57, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
-	58, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
-	59, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
-	49, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
-	60, // 18: minid.v1.CreateNetworkRequest.spec:type_name -> minid.v1.NetworkSpec
-	61, // 19: minid.v1.CreateNetworkResponse.network:type_name -> minid.v1.Network
-	61, // 20: minid.v1.ListNetworksResponse.networks:type_name -> minid.v1.Network
-	61, // 21: minid.v1.PruneNetworksResponse.removed:type_name -> minid.v1.Network
-	61, // 22: minid.v1.NetworkDetail.network:type_name -> minid.v1.Network
+	61, // 13: minid.v1.CreateSecretRequest.spec:type_name -> minid.v1.SecretSpec
+	62, // 14: minid.v1.ListSecretsResponse.secrets:type_name -> minid.v1.Secret
+	63, // 15: minid.v1.CreateConfigRequest.spec:type_name -> minid.v1.ConfigSpec
+	64, // 16: minid.v1.ListConfigsResponse.configs:type_name -> minid.v1.Config
+	54, // 17: minid.v1.UpdateLabelsRequest.labels:type_name -> minid.v1.UpdateLabelsRequest.LabelsEntry
+	65, // 18: minid.v1.CreateNetworkRequest.spec:type_name -> minid.v1.NetworkSpec
+	66, // 19: minid.v1.CreateNetworkResponse.network:type_name -> minid.v1.Network
+	66, // 20: minid.v1.ListNetworksResponse.networks:type_name -> minid.v1.Network
+	66, // 21: minid.v1.PruneNetworksResponse.removed:type_name -> minid.v1.Network
+	66, // 22: minid.v1.NetworkDetail.network:type_name -> minid.v1.Network
 	35, // 23: minid.v1.NetworkDetail.services:type_name -> minid.v1.NetworkMember
 	37, // 24: minid.v1.NetworkDetail.nodes:type_name -> minid.v1.NetworkNode
-	62, // 25: minid.v1.NetworkMember.ports:type_name -> minid.v1.PortConfig
+	67, // 25: minid.v1.NetworkMember.ports:type_name -> minid.v1.PortConfig
 	36, // 26: minid.v1.NetworkMember.tasks:type_name -> minid.v1.NetworkTask
-	63, // 27: minid.v1.NetworkTask.state:type_name -> minid.v1.TaskState
+	68, // 27: minid.v1.NetworkTask.state:type_name -> minid.v1.TaskState
 	2,  // 28: minid.v1.ProbeResult.probe:type_name -> minid.v1.ProbeResult.Probe
 	0,  // 29: minid.v1.WatchRequest.kinds:type_name -> minid.v1.Kind
 	3,  // 30: minid.v1.WatchEvent.action:type_name -> minid.v1.WatchEvent.Action
-	64, // 31: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
-	65, // 32: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	65, // 33: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
-	1,  // 34: minid.v1.LogLine.stream:type_name -> minid.v1.Stream
-	45, // 35: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
-	46, // 36: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
-	46, // 37: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
-	48, // 38: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
-	4,  // 39: minid.v1.Control.GetCluster:input_type -> minid.v1.GetClusterRequest
-	5,  // 40: minid.v1.Control.UpdateCluster:input_type -> minid.v1.UpdateClusterRequest
-	6,  // 41: minid.v1.Control.RotateJoinToken:input_type -> minid.v1.RotateJoinTokenRequest
-	10, // 42: minid.v1.Control.ListNodes:input_type -> minid.v1.ListRequest
-	7,  // 43: minid.v1.Control.GetNode:input_type -> minid.v1.GetRequest
-	13, // 44: minid.v1.Control.UpdateNode:input_type -> minid.v1.UpdateNodeRequest
-	14, // 45: minid.v1.Control.RemoveNode:input_type -> minid.v1.RemoveNodeRequest
-	15, // 46: minid.v1.Control.CreateService:input_type -> minid.v1.CreateServiceRequest
-	10, // 47: minid.v1.Control.ListServices:input_type -> minid.v1.ListRequest
-	7,  // 48: minid.v1.Control.GetService:input_type -> minid.v1.GetRequest
-	17, // 49: minid.v1.Control.UpdateService:input_type -> minid.v1.UpdateServiceRequest
-	8,  // 50: minid.v1.Control.RemoveService:input_type -> minid.v1.RemoveRequest
-	19, // 51: minid.v1.Control.RollbackService:input_type -> minid.v1.RollbackServiceRequest
-	21, // 52: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
-	7,  // 53: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
-	7,  // 54: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
-	25, // 55: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
-	10, // 56: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
-	7,  // 57: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
-	29, // 58: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
-	8,  // 59: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
-	27, // 60: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
-	10, // 61: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
-	7,  // 62: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
-	29, // 63: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
-	8,  // 64: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
-	30, // 65: minid.v1.Control.CreateNetwork:input_type -> minid.v1.CreateNetworkRequest
-	10, // 66: minid.v1.Control.ListNetworks:input_type -> minid.v1.ListRequest
-	7,  // 67: minid.v1.Control.GetNetwork:input_type -> minid.v1.GetRequest
-	7,  // 68: minid.v1.Control.DescribeNetwork:input_type -> minid.v1.GetRequest
-	8,  // 69: minid.v1.Control.RemoveNetwork:input_type -> minid.v1.RemoveRequest
-	10, // 70: minid.v1.Control.PruneNetworks:input_type -> minid.v1.ListRequest
-	38, // 71: minid.v1.Control.CheckNetwork:input_type -> minid.v1.CheckNetworkRequest
-	40, // 72: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
-	42, // 73: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
-	44, // 74: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
-	66, // 75: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
-	66, // 76: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
-	67, // 77: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
-	12, // 78: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
-	51, // 79: minid.v1.Control.GetNode:output_type -> minid.v1.Node
-	51, // 80: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
-	9,  // 81: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
-	16, // 82: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
-	20, // 83: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
-	54, // 84: minid.v1.Control.GetService:output_type -> minid.v1.Service
-	18, // 85: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
-	9,  // 86: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
-	18, // 87: minid.v1.Control.RollbackService:output_type -> minid.v1.UpdateServiceResponse
-	22, // 88: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
-	55, // 89: minid.v1.Control.GetTask:output_type -> minid.v1.Task
-	23, // 90: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
-	57, // 91: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
-	26, // 92: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
-	57, // 93: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
-	57, // 94: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
-	9,  // 95: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
-	59, // 96: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
-	28, // 97: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
-	59, // 98: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
-	59, // 99: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
-	9,  // 100: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
-	31, // 101: minid.v1.Control.CreateNetwork:output_type -> minid.v1.CreateNetworkResponse
-	32, // 102: minid.v1.Control.ListNetworks:output_type -> minid.v1.ListNetworksResponse
-	61, // 103: minid.v1.Control.GetNetwork:output_type -> minid.v1.Network
-	34, // 104: minid.v1.Control.DescribeNetwork:output_type -> minid.v1.NetworkDetail
-	9,  // 105: minid.v1.Control.RemoveNetwork:output_type -> minid.v1.RemoveResponse
-	33, // 106: minid.v1.Control.PruneNetworks:output_type -> minid.v1.PruneNetworksResponse
-	39, // 107: minid.v1.Control.CheckNetwork:output_type -> minid.v1.ProbeResult
-	41, // 108: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
-	43, // 109: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
-	47, // 110: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
-	75, // [75:111] is the sub-list for method output_type
-	39, // [39:75] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	69, // 31: minid.v1.WatchEvent.object:type_name -> minid.v1.Object
+	11, // 32: minid.v1.EventsRequest.filters:type_name -> minid.v1.Filter
+	70, // 33: minid.v1.EventsRequest.since:type_name -> google.protobuf.Timestamp
+	70, // 34: minid.v1.EventsRequest.until:type_name -> google.protobuf.Timestamp
+	71, // 35: minid.v1.UsageRequest.interval:type_name -> google.protobuf.Duration
+	70, // 36: minid.v1.NodeUsage.at:type_name -> google.protobuf.Timestamp
+	46, // 37: minid.v1.NodeUsage.total:type_name -> minid.v1.Usage
+	45, // 38: minid.v1.NodeUsage.tasks:type_name -> minid.v1.TaskUsage
+	46, // 39: minid.v1.TaskUsage.usage:type_name -> minid.v1.Usage
+	70, // 40: minid.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	70, // 41: minid.v1.LogLine.at:type_name -> google.protobuf.Timestamp
+	1,  // 42: minid.v1.LogLine.stream:type_name -> minid.v1.Stream
+	50, // 43: minid.v1.ExecInput.start:type_name -> minid.v1.ExecStart
+	51, // 44: minid.v1.ExecInput.resize:type_name -> minid.v1.WindowSize
+	51, // 45: minid.v1.ExecStart.size:type_name -> minid.v1.WindowSize
+	53, // 46: minid.v1.ExecOutput.exit:type_name -> minid.v1.ExecExit
+	4,  // 47: minid.v1.Control.GetCluster:input_type -> minid.v1.GetClusterRequest
+	5,  // 48: minid.v1.Control.UpdateCluster:input_type -> minid.v1.UpdateClusterRequest
+	6,  // 49: minid.v1.Control.RotateJoinToken:input_type -> minid.v1.RotateJoinTokenRequest
+	10, // 50: minid.v1.Control.ListNodes:input_type -> minid.v1.ListRequest
+	7,  // 51: minid.v1.Control.GetNode:input_type -> minid.v1.GetRequest
+	13, // 52: minid.v1.Control.UpdateNode:input_type -> minid.v1.UpdateNodeRequest
+	14, // 53: minid.v1.Control.RemoveNode:input_type -> minid.v1.RemoveNodeRequest
+	15, // 54: minid.v1.Control.CreateService:input_type -> minid.v1.CreateServiceRequest
+	10, // 55: minid.v1.Control.ListServices:input_type -> minid.v1.ListRequest
+	7,  // 56: minid.v1.Control.GetService:input_type -> minid.v1.GetRequest
+	17, // 57: minid.v1.Control.UpdateService:input_type -> minid.v1.UpdateServiceRequest
+	8,  // 58: minid.v1.Control.RemoveService:input_type -> minid.v1.RemoveRequest
+	19, // 59: minid.v1.Control.RollbackService:input_type -> minid.v1.RollbackServiceRequest
+	7,  // 60: minid.v1.Control.RunJob:input_type -> minid.v1.GetRequest
+	7,  // 61: minid.v1.Control.RebalanceService:input_type -> minid.v1.GetRequest
+	21, // 62: minid.v1.Control.ListTasks:input_type -> minid.v1.ListTasksRequest
+	7,  // 63: minid.v1.Control.GetTask:input_type -> minid.v1.GetRequest
+	7,  // 64: minid.v1.Control.ExplainTask:input_type -> minid.v1.GetRequest
+	25, // 65: minid.v1.Control.CreateSecret:input_type -> minid.v1.CreateSecretRequest
+	10, // 66: minid.v1.Control.ListSecrets:input_type -> minid.v1.ListRequest
+	7,  // 67: minid.v1.Control.GetSecret:input_type -> minid.v1.GetRequest
+	29, // 68: minid.v1.Control.UpdateSecret:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 69: minid.v1.Control.RemoveSecret:input_type -> minid.v1.RemoveRequest
+	27, // 70: minid.v1.Control.CreateConfig:input_type -> minid.v1.CreateConfigRequest
+	10, // 71: minid.v1.Control.ListConfigs:input_type -> minid.v1.ListRequest
+	7,  // 72: minid.v1.Control.GetConfig:input_type -> minid.v1.GetRequest
+	29, // 73: minid.v1.Control.UpdateConfig:input_type -> minid.v1.UpdateLabelsRequest
+	8,  // 74: minid.v1.Control.RemoveConfig:input_type -> minid.v1.RemoveRequest
+	30, // 75: minid.v1.Control.CreateNetwork:input_type -> minid.v1.CreateNetworkRequest
+	10, // 76: minid.v1.Control.ListNetworks:input_type -> minid.v1.ListRequest
+	7,  // 77: minid.v1.Control.GetNetwork:input_type -> minid.v1.GetRequest
+	7,  // 78: minid.v1.Control.DescribeNetwork:input_type -> minid.v1.GetRequest
+	8,  // 79: minid.v1.Control.RemoveNetwork:input_type -> minid.v1.RemoveRequest
+	10, // 80: minid.v1.Control.PruneNetworks:input_type -> minid.v1.ListRequest
+	38, // 81: minid.v1.Control.CheckNetwork:input_type -> minid.v1.CheckNetworkRequest
+	40, // 82: minid.v1.Control.Watch:input_type -> minid.v1.WatchRequest
+	42, // 83: minid.v1.Control.Events:input_type -> minid.v1.EventsRequest
+	43, // 84: minid.v1.Control.Usage:input_type -> minid.v1.UsageRequest
+	47, // 85: minid.v1.Control.Logs:input_type -> minid.v1.LogsRequest
+	49, // 86: minid.v1.Control.Exec:input_type -> minid.v1.ExecInput
+	72, // 87: minid.v1.Control.GetCluster:output_type -> minid.v1.Cluster
+	72, // 88: minid.v1.Control.UpdateCluster:output_type -> minid.v1.Cluster
+	73, // 89: minid.v1.Control.RotateJoinToken:output_type -> minid.v1.JoinTokens
+	12, // 90: minid.v1.Control.ListNodes:output_type -> minid.v1.ListNodesResponse
+	56, // 91: minid.v1.Control.GetNode:output_type -> minid.v1.Node
+	56, // 92: minid.v1.Control.UpdateNode:output_type -> minid.v1.Node
+	9,  // 93: minid.v1.Control.RemoveNode:output_type -> minid.v1.RemoveResponse
+	16, // 94: minid.v1.Control.CreateService:output_type -> minid.v1.CreateServiceResponse
+	20, // 95: minid.v1.Control.ListServices:output_type -> minid.v1.ListServicesResponse
+	59, // 96: minid.v1.Control.GetService:output_type -> minid.v1.Service
+	18, // 97: minid.v1.Control.UpdateService:output_type -> minid.v1.UpdateServiceResponse
+	9,  // 98: minid.v1.Control.RemoveService:output_type -> minid.v1.RemoveResponse
+	18, // 99: minid.v1.Control.RollbackService:output_type -> minid.v1.UpdateServiceResponse
+	59, // 100: minid.v1.Control.RunJob:output_type -> minid.v1.Service
+	59, // 101: minid.v1.Control.RebalanceService:output_type -> minid.v1.Service
+	22, // 102: minid.v1.Control.ListTasks:output_type -> minid.v1.ListTasksResponse
+	60, // 103: minid.v1.Control.GetTask:output_type -> minid.v1.Task
+	23, // 104: minid.v1.Control.ExplainTask:output_type -> minid.v1.Explanation
+	62, // 105: minid.v1.Control.CreateSecret:output_type -> minid.v1.Secret
+	26, // 106: minid.v1.Control.ListSecrets:output_type -> minid.v1.ListSecretsResponse
+	62, // 107: minid.v1.Control.GetSecret:output_type -> minid.v1.Secret
+	62, // 108: minid.v1.Control.UpdateSecret:output_type -> minid.v1.Secret
+	9,  // 109: minid.v1.Control.RemoveSecret:output_type -> minid.v1.RemoveResponse
+	64, // 110: minid.v1.Control.CreateConfig:output_type -> minid.v1.Config
+	28, // 111: minid.v1.Control.ListConfigs:output_type -> minid.v1.ListConfigsResponse
+	64, // 112: minid.v1.Control.GetConfig:output_type -> minid.v1.Config
+	64, // 113: minid.v1.Control.UpdateConfig:output_type -> minid.v1.Config
+	9,  // 114: minid.v1.Control.RemoveConfig:output_type -> minid.v1.RemoveResponse
+	31, // 115: minid.v1.Control.CreateNetwork:output_type -> minid.v1.CreateNetworkResponse
+	32, // 116: minid.v1.Control.ListNetworks:output_type -> minid.v1.ListNetworksResponse
+	66, // 117: minid.v1.Control.GetNetwork:output_type -> minid.v1.Network
+	34, // 118: minid.v1.Control.DescribeNetwork:output_type -> minid.v1.NetworkDetail
+	9,  // 119: minid.v1.Control.RemoveNetwork:output_type -> minid.v1.RemoveResponse
+	33, // 120: minid.v1.Control.PruneNetworks:output_type -> minid.v1.PruneNetworksResponse
+	39, // 121: minid.v1.Control.CheckNetwork:output_type -> minid.v1.ProbeResult
+	41, // 122: minid.v1.Control.Watch:output_type -> minid.v1.WatchEvent
+	74, // 123: minid.v1.Control.Events:output_type -> minid.v1.Event
+	44, // 124: minid.v1.Control.Usage:output_type -> minid.v1.NodeUsage
+	48, // 125: minid.v1.Control.Logs:output_type -> minid.v1.LogLine
+	52, // 126: minid.v1.Control.Exec:output_type -> minid.v1.ExecOutput
+	87, // [87:127] is the sub-list for method output_type
+	47, // [47:87] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_control_proto_init() }
@@ -3448,14 +3893,14 @@ func file_minid_v1_control_proto_init() {
 	}
 	file_minid_v1_objects_proto_init()
 	file_minid_v1_specs_proto_init()
-	file_minid_v1_control_proto_msgTypes[40].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[45].OneofWrappers = []any{
 		(*ExecInput_Start)(nil),
 		(*ExecInput_Stdin)(nil),
 		(*ExecInput_CloseStdin)(nil),
 		(*ExecInput_Resize)(nil),
 		(*ExecInput_Signal)(nil),
 	}
-	file_minid_v1_control_proto_msgTypes[43].OneofWrappers = []any{
+	file_minid_v1_control_proto_msgTypes[48].OneofWrappers = []any{
 		(*ExecOutput_Stdout)(nil),
 		(*ExecOutput_Stderr)(nil),
 		(*ExecOutput_Exit)(nil),
@@ -3466,7 +3911,7 @@ func file_minid_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_control_proto_rawDesc), len(file_minid_v1_control_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   46,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,42 +22,46 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_GetCluster_FullMethodName      = "/minid.v1.Control/GetCluster"
-	Control_UpdateCluster_FullMethodName   = "/minid.v1.Control/UpdateCluster"
-	Control_RotateJoinToken_FullMethodName = "/minid.v1.Control/RotateJoinToken"
-	Control_ListNodes_FullMethodName       = "/minid.v1.Control/ListNodes"
-	Control_GetNode_FullMethodName         = "/minid.v1.Control/GetNode"
-	Control_UpdateNode_FullMethodName      = "/minid.v1.Control/UpdateNode"
-	Control_RemoveNode_FullMethodName      = "/minid.v1.Control/RemoveNode"
-	Control_CreateService_FullMethodName   = "/minid.v1.Control/CreateService"
-	Control_ListServices_FullMethodName    = "/minid.v1.Control/ListServices"
-	Control_GetService_FullMethodName      = "/minid.v1.Control/GetService"
-	Control_UpdateService_FullMethodName   = "/minid.v1.Control/UpdateService"
-	Control_RemoveService_FullMethodName   = "/minid.v1.Control/RemoveService"
-	Control_RollbackService_FullMethodName = "/minid.v1.Control/RollbackService"
-	Control_ListTasks_FullMethodName       = "/minid.v1.Control/ListTasks"
-	Control_GetTask_FullMethodName         = "/minid.v1.Control/GetTask"
-	Control_ExplainTask_FullMethodName     = "/minid.v1.Control/ExplainTask"
-	Control_CreateSecret_FullMethodName    = "/minid.v1.Control/CreateSecret"
-	Control_ListSecrets_FullMethodName     = "/minid.v1.Control/ListSecrets"
-	Control_GetSecret_FullMethodName       = "/minid.v1.Control/GetSecret"
-	Control_UpdateSecret_FullMethodName    = "/minid.v1.Control/UpdateSecret"
-	Control_RemoveSecret_FullMethodName    = "/minid.v1.Control/RemoveSecret"
-	Control_CreateConfig_FullMethodName    = "/minid.v1.Control/CreateConfig"
-	Control_ListConfigs_FullMethodName     = "/minid.v1.Control/ListConfigs"
-	Control_GetConfig_FullMethodName       = "/minid.v1.Control/GetConfig"
-	Control_UpdateConfig_FullMethodName    = "/minid.v1.Control/UpdateConfig"
-	Control_RemoveConfig_FullMethodName    = "/minid.v1.Control/RemoveConfig"
-	Control_CreateNetwork_FullMethodName   = "/minid.v1.Control/CreateNetwork"
-	Control_ListNetworks_FullMethodName    = "/minid.v1.Control/ListNetworks"
-	Control_GetNetwork_FullMethodName      = "/minid.v1.Control/GetNetwork"
-	Control_DescribeNetwork_FullMethodName = "/minid.v1.Control/DescribeNetwork"
-	Control_RemoveNetwork_FullMethodName   = "/minid.v1.Control/RemoveNetwork"
-	Control_PruneNetworks_FullMethodName   = "/minid.v1.Control/PruneNetworks"
-	Control_CheckNetwork_FullMethodName    = "/minid.v1.Control/CheckNetwork"
-	Control_Watch_FullMethodName           = "/minid.v1.Control/Watch"
-	Control_Logs_FullMethodName            = "/minid.v1.Control/Logs"
-	Control_Exec_FullMethodName            = "/minid.v1.Control/Exec"
+	Control_GetCluster_FullMethodName       = "/minid.v1.Control/GetCluster"
+	Control_UpdateCluster_FullMethodName    = "/minid.v1.Control/UpdateCluster"
+	Control_RotateJoinToken_FullMethodName  = "/minid.v1.Control/RotateJoinToken"
+	Control_ListNodes_FullMethodName        = "/minid.v1.Control/ListNodes"
+	Control_GetNode_FullMethodName          = "/minid.v1.Control/GetNode"
+	Control_UpdateNode_FullMethodName       = "/minid.v1.Control/UpdateNode"
+	Control_RemoveNode_FullMethodName       = "/minid.v1.Control/RemoveNode"
+	Control_CreateService_FullMethodName    = "/minid.v1.Control/CreateService"
+	Control_ListServices_FullMethodName     = "/minid.v1.Control/ListServices"
+	Control_GetService_FullMethodName       = "/minid.v1.Control/GetService"
+	Control_UpdateService_FullMethodName    = "/minid.v1.Control/UpdateService"
+	Control_RemoveService_FullMethodName    = "/minid.v1.Control/RemoveService"
+	Control_RollbackService_FullMethodName  = "/minid.v1.Control/RollbackService"
+	Control_RunJob_FullMethodName           = "/minid.v1.Control/RunJob"
+	Control_RebalanceService_FullMethodName = "/minid.v1.Control/RebalanceService"
+	Control_ListTasks_FullMethodName        = "/minid.v1.Control/ListTasks"
+	Control_GetTask_FullMethodName          = "/minid.v1.Control/GetTask"
+	Control_ExplainTask_FullMethodName      = "/minid.v1.Control/ExplainTask"
+	Control_CreateSecret_FullMethodName     = "/minid.v1.Control/CreateSecret"
+	Control_ListSecrets_FullMethodName      = "/minid.v1.Control/ListSecrets"
+	Control_GetSecret_FullMethodName        = "/minid.v1.Control/GetSecret"
+	Control_UpdateSecret_FullMethodName     = "/minid.v1.Control/UpdateSecret"
+	Control_RemoveSecret_FullMethodName     = "/minid.v1.Control/RemoveSecret"
+	Control_CreateConfig_FullMethodName     = "/minid.v1.Control/CreateConfig"
+	Control_ListConfigs_FullMethodName      = "/minid.v1.Control/ListConfigs"
+	Control_GetConfig_FullMethodName        = "/minid.v1.Control/GetConfig"
+	Control_UpdateConfig_FullMethodName     = "/minid.v1.Control/UpdateConfig"
+	Control_RemoveConfig_FullMethodName     = "/minid.v1.Control/RemoveConfig"
+	Control_CreateNetwork_FullMethodName    = "/minid.v1.Control/CreateNetwork"
+	Control_ListNetworks_FullMethodName     = "/minid.v1.Control/ListNetworks"
+	Control_GetNetwork_FullMethodName       = "/minid.v1.Control/GetNetwork"
+	Control_DescribeNetwork_FullMethodName  = "/minid.v1.Control/DescribeNetwork"
+	Control_RemoveNetwork_FullMethodName    = "/minid.v1.Control/RemoveNetwork"
+	Control_PruneNetworks_FullMethodName    = "/minid.v1.Control/PruneNetworks"
+	Control_CheckNetwork_FullMethodName     = "/minid.v1.Control/CheckNetwork"
+	Control_Watch_FullMethodName            = "/minid.v1.Control/Watch"
+	Control_Events_FullMethodName           = "/minid.v1.Control/Events"
+	Control_Usage_FullMethodName            = "/minid.v1.Control/Usage"
+	Control_Logs_FullMethodName             = "/minid.v1.Control/Logs"
+	Control_Exec_FullMethodName             = "/minid.v1.Control/Exec"
 )
 
 // ControlClient is the client API for Control service.
@@ -80,6 +84,11 @@ type ControlClient interface {
 	UpdateService(ctx context.Context, in *UpdateServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
 	RemoveService(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*RemoveResponse, error)
 	RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
+	// Starts one more run of a job. A run that the concurrency policy would leave
+	// out is refused.
+	RunJob(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Service, error)
+	// Spreads a replicated service's tasks anew over the nodes there are.
+	RebalanceService(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Service, error)
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	GetTask(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Task, error)
 	// Tells, node by node, why a task is or is not placed there.
@@ -108,6 +117,12 @@ type ControlClient interface {
 	// no gap, no repeat. With from_index, only the changes after it, or
 	// OUT_OF_RANGE when the manager no longer has them.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
+	// What happened and why: the kept events that match, then, with follow, every
+	// later one. OUT_OF_RANGE when events after from_index are kept no longer.
+	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
+	// What nodes and their tasks use now. Streams one sample per node and round,
+	// until the caller ends it.
+	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeUsage], error)
 	// Log lines of a service's or task's replicas, merged in time order.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error)
 	// Runs a command in a task's container. The first message names it.
@@ -246,6 +261,26 @@ func (c *controlClient) RollbackService(ctx context.Context, in *RollbackService
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateServiceResponse)
 	err := c.cc.Invoke(ctx, Control_RollbackService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RunJob(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Control_RunJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RebalanceService(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Service, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Service)
+	err := c.cc.Invoke(ctx, Control_RebalanceService_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -480,9 +515,47 @@ func (c *controlClient) Watch(ctx context.Context, in *WatchRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchClient = grpc.ServerStreamingClient[WatchEvent]
 
+func (c *controlClient) Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Events_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[EventsRequest, Event]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_EventsClient = grpc.ServerStreamingClient[Event]
+
+func (c *controlClient) Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeUsage], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Usage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UsageRequest, NodeUsage]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_UsageClient = grpc.ServerStreamingClient[NodeUsage]
+
 func (c *controlClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogLine], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_Logs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[4], Control_Logs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -501,7 +574,7 @@ type Control_LogsClient = grpc.ServerStreamingClient[LogLine]
 
 func (c *controlClient) Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecInput, ExecOutput], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_Exec_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[5], Control_Exec_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -532,6 +605,11 @@ type ControlServer interface {
 	UpdateService(context.Context, *UpdateServiceRequest) (*UpdateServiceResponse, error)
 	RemoveService(context.Context, *RemoveRequest) (*RemoveResponse, error)
 	RollbackService(context.Context, *RollbackServiceRequest) (*UpdateServiceResponse, error)
+	// Starts one more run of a job. A run that the concurrency policy would leave
+	// out is refused.
+	RunJob(context.Context, *GetRequest) (*Service, error)
+	// Spreads a replicated service's tasks anew over the nodes there are.
+	RebalanceService(context.Context, *GetRequest) (*Service, error)
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	GetTask(context.Context, *GetRequest) (*Task, error)
 	// Tells, node by node, why a task is or is not placed there.
@@ -560,6 +638,12 @@ type ControlServer interface {
 	// no gap, no repeat. With from_index, only the changes after it, or
 	// OUT_OF_RANGE when the manager no longer has them.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
+	// What happened and why: the kept events that match, then, with follow, every
+	// later one. OUT_OF_RANGE when events after from_index are kept no longer.
+	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
+	// What nodes and their tasks use now. Streams one sample per node and round,
+	// until the caller ends it.
+	Usage(*UsageRequest, grpc.ServerStreamingServer[NodeUsage]) error
 	// Log lines of a service's or task's replicas, merged in time order.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error
 	// Runs a command in a task's container. The first message names it.
@@ -612,6 +696,12 @@ func (UnimplementedControlServer) RemoveService(context.Context, *RemoveRequest)
 }
 func (UnimplementedControlServer) RollbackService(context.Context, *RollbackServiceRequest) (*UpdateServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackService not implemented")
+}
+func (UnimplementedControlServer) RunJob(context.Context, *GetRequest) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunJob not implemented")
+}
+func (UnimplementedControlServer) RebalanceService(context.Context, *GetRequest) (*Service, error) {
+	return nil, status.Error(codes.Unimplemented, "method RebalanceService not implemented")
 }
 func (UnimplementedControlServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
@@ -675,6 +765,12 @@ func (UnimplementedControlServer) CheckNetwork(*CheckNetworkRequest, grpc.Server
 }
 func (UnimplementedControlServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedControlServer) Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error {
+	return status.Error(codes.Unimplemented, "method Events not implemented")
+}
+func (UnimplementedControlServer) Usage(*UsageRequest, grpc.ServerStreamingServer[NodeUsage]) error {
+	return status.Error(codes.Unimplemented, "method Usage not implemented")
 }
 func (UnimplementedControlServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogLine]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
@@ -933,6 +1029,42 @@ func _Control_RollbackService_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControlServer).RollbackService(ctx, req.(*RollbackServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RunJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RunJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RunJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RunJob(ctx, req.(*GetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RebalanceService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RebalanceService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RebalanceService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RebalanceService(ctx, req.(*GetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1301,6 +1433,28 @@ func _Control_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchServer = grpc.ServerStreamingServer[WatchEvent]
 
+func _Control_Events_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(EventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).Events(m, &grpc.GenericServerStream[EventsRequest, Event]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_EventsServer = grpc.ServerStreamingServer[Event]
+
+func _Control_Usage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UsageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ControlServer).Usage(m, &grpc.GenericServerStream[UsageRequest, NodeUsage]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_UsageServer = grpc.ServerStreamingServer[NodeUsage]
+
 func _Control_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(LogsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1377,6 +1531,14 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RollbackService",
 			Handler:    _Control_RollbackService_Handler,
+		},
+		{
+			MethodName: "RunJob",
+			Handler:    _Control_RunJob_Handler,
+		},
+		{
+			MethodName: "RebalanceService",
+			Handler:    _Control_RebalanceService_Handler,
 		},
 		{
 			MethodName: "ListTasks",
@@ -1464,6 +1626,16 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Watch",
 			Handler:       _Control_Watch_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Events",
+			Handler:       _Control_Events_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Usage",
+			Handler:       _Control_Usage_Handler,
 			ServerStreams: true,
 		},
 		{

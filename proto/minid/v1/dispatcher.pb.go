@@ -1896,6 +1896,7 @@ type Attach struct {
 	//	*Attach_Logs
 	//	*Attach_Exec
 	//	*Attach_Probe
+	//	*Attach_Usage
 	Kind          isAttach_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1972,6 +1973,15 @@ func (x *Attach) GetProbe() *ProbeAttach {
 	return nil
 }
 
+func (x *Attach) GetUsage() *UsageAttach {
+	if x != nil {
+		if x, ok := x.Kind.(*Attach_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isAttach_Kind interface {
 	isAttach_Kind()
 }
@@ -1988,11 +1998,62 @@ type Attach_Probe struct {
 	Probe *ProbeAttach `protobuf:"bytes,4,opt,name=probe,proto3,oneof"`
 }
 
+type Attach_Usage struct {
+	Usage *UsageAttach `protobuf:"bytes,5,opt,name=usage,proto3,oneof"`
+}
+
 func (*Attach_Logs) isAttach_Kind() {}
 
 func (*Attach_Exec) isAttach_Kind() {}
 
 func (*Attach_Probe) isAttach_Kind() {}
+
+func (*Attach_Usage) isAttach_Kind() {}
+
+// UsageAttach asks a node for samples of what it and its tasks use.
+type UsageAttach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interval      *durationpb.Duration   `protobuf:"bytes,1,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageAttach) Reset() {
+	*x = UsageAttach{}
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageAttach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageAttach) ProtoMessage() {}
+
+func (x *UsageAttach) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageAttach.ProtoReflect.Descriptor instead.
+func (*UsageAttach) Descriptor() ([]byte, []int) {
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UsageAttach) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
 
 // ProbeAttach asks a node to probe the network.
 type ProbeAttach struct {
@@ -2005,7 +2066,7 @@ type ProbeAttach struct {
 
 func (x *ProbeAttach) Reset() {
 	*x = ProbeAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2078,7 @@ func (x *ProbeAttach) String() string {
 func (*ProbeAttach) ProtoMessage() {}
 
 func (x *ProbeAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[24]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2091,7 @@ func (x *ProbeAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeAttach.ProtoReflect.Descriptor instead.
 func (*ProbeAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProbeAttach) GetNodeIds() []string {
@@ -2052,7 +2113,7 @@ type LogsAttach struct {
 
 func (x *LogsAttach) Reset() {
 	*x = LogsAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2125,7 @@ func (x *LogsAttach) String() string {
 func (*LogsAttach) ProtoMessage() {}
 
 func (x *LogsAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[25]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2138,7 @@ func (x *LogsAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsAttach.ProtoReflect.Descriptor instead.
 func (*LogsAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogsAttach) GetTaskId() string {
@@ -2118,7 +2179,7 @@ type ExecAttach struct {
 
 func (x *ExecAttach) Reset() {
 	*x = ExecAttach{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2191,7 @@ func (x *ExecAttach) String() string {
 func (*ExecAttach) ProtoMessage() {}
 
 func (x *ExecAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[26]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2204,7 @@ func (x *ExecAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecAttach.ProtoReflect.Descriptor instead.
 func (*ExecAttach) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExecAttach) GetTaskId() string {
@@ -2169,6 +2230,7 @@ type AttachUp struct {
 	//	*AttachUp_Exec
 	//	*AttachUp_Error
 	//	*AttachUp_Probe
+	//	*AttachUp_Usage
 	Kind          isAttachUp_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2176,7 +2238,7 @@ type AttachUp struct {
 
 func (x *AttachUp) Reset() {
 	*x = AttachUp{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2250,7 @@ func (x *AttachUp) String() string {
 func (*AttachUp) ProtoMessage() {}
 
 func (x *AttachUp) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[27]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2263,7 @@ func (x *AttachUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachUp.ProtoReflect.Descriptor instead.
 func (*AttachUp) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttachUp) GetKind() isAttachUp_Kind {
@@ -2256,6 +2318,15 @@ func (x *AttachUp) GetProbe() *ProbeResult {
 	return nil
 }
 
+func (x *AttachUp) GetUsage() *NodeUsage {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachUp_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isAttachUp_Kind interface {
 	isAttachUp_Kind()
 }
@@ -2282,6 +2353,10 @@ type AttachUp_Probe struct {
 	Probe *ProbeResult `protobuf:"bytes,5,opt,name=probe,proto3,oneof"`
 }
 
+type AttachUp_Usage struct {
+	Usage *NodeUsage `protobuf:"bytes,6,opt,name=usage,proto3,oneof"`
+}
+
 func (*AttachUp_Open) isAttachUp_Kind() {}
 
 func (*AttachUp_Logs) isAttachUp_Kind() {}
@@ -2291,6 +2366,8 @@ func (*AttachUp_Exec) isAttachUp_Kind() {}
 func (*AttachUp_Error) isAttachUp_Kind() {}
 
 func (*AttachUp_Probe) isAttachUp_Kind() {}
+
+func (*AttachUp_Usage) isAttachUp_Kind() {}
 
 type LogBatch struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -2303,7 +2380,7 @@ type LogBatch struct {
 
 func (x *LogBatch) Reset() {
 	*x = LogBatch{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2392,7 @@ func (x *LogBatch) String() string {
 func (*LogBatch) ProtoMessage() {}
 
 func (x *LogBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[28]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2405,7 @@ func (x *LogBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogBatch.ProtoReflect.Descriptor instead.
 func (*LogBatch) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogBatch) GetEntries() []*LogEntry {
@@ -2356,7 +2433,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2445,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[29]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2458,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LogEntry) GetAt() *timestamppb.Timestamp {
@@ -2417,7 +2494,7 @@ type AttachDown struct {
 
 func (x *AttachDown) Reset() {
 	*x = AttachDown{}
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2506,7 @@ func (x *AttachDown) String() string {
 func (*AttachDown) ProtoMessage() {}
 
 func (x *AttachDown) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_dispatcher_proto_msgTypes[30]
+	mi := &file_minid_v1_dispatcher_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2519,7 @@ func (x *AttachDown) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachDown.ProtoReflect.Descriptor instead.
 func (*AttachDown) Descriptor() ([]byte, []int) {
-	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_dispatcher_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttachDown) GetKind() isAttachDown_Kind {
@@ -2610,13 +2687,16 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aserving\x18\x03 \x01(\rR\aserving\"7\n" +
 	"\vNetworkKeys\x12(\n" +
-	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"\xa7\x01\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"\xd6\x01\n" +
 	"\x06Attach\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x04logs\x18\x02 \x01(\v2\x14.minid.v1.LogsAttachH\x00R\x04logs\x12*\n" +
 	"\x04exec\x18\x03 \x01(\v2\x14.minid.v1.ExecAttachH\x00R\x04exec\x12-\n" +
-	"\x05probe\x18\x04 \x01(\v2\x15.minid.v1.ProbeAttachH\x00R\x05probeB\x06\n" +
-	"\x04kind\"(\n" +
+	"\x05probe\x18\x04 \x01(\v2\x15.minid.v1.ProbeAttachH\x00R\x05probe\x12-\n" +
+	"\x05usage\x18\x05 \x01(\v2\x15.minid.v1.UsageAttachH\x00R\x05usageB\x06\n" +
+	"\x04kind\"D\n" +
+	"\vUsageAttach\x125\n" +
+	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\"(\n" +
 	"\vProbeAttach\x12\x19\n" +
 	"\bnode_ids\x18\x01 \x03(\tR\anodeIds\"\x83\x01\n" +
 	"\n" +
@@ -2628,13 +2708,14 @@ const file_minid_v1_dispatcher_proto_rawDesc = "" +
 	"\n" +
 	"ExecAttach\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12)\n" +
-	"\x05start\x18\x02 \x01(\v2\x13.minid.v1.ExecStartR\x05start\"\xc5\x01\n" +
+	"\x05start\x18\x02 \x01(\v2\x13.minid.v1.ExecStartR\x05start\"\xf2\x01\n" +
 	"\bAttachUp\x12\x14\n" +
 	"\x04open\x18\x01 \x01(\tH\x00R\x04open\x12(\n" +
 	"\x04logs\x18\x02 \x01(\v2\x12.minid.v1.LogBatchH\x00R\x04logs\x12*\n" +
 	"\x04exec\x18\x03 \x01(\v2\x14.minid.v1.ExecOutputH\x00R\x04exec\x12\x16\n" +
 	"\x05error\x18\x04 \x01(\tH\x00R\x05error\x12-\n" +
-	"\x05probe\x18\x05 \x01(\v2\x15.minid.v1.ProbeResultH\x00R\x05probeB\x06\n" +
+	"\x05probe\x18\x05 \x01(\v2\x15.minid.v1.ProbeResultH\x00R\x05probe\x12+\n" +
+	"\x05usage\x18\x06 \x01(\v2\x13.minid.v1.NodeUsageH\x00R\x05usageB\x06\n" +
 	"\x04kind\"r\n" +
 	"\bLogBatch\x12,\n" +
 	"\aentries\x18\x01 \x03(\v2\x12.minid.v1.LogEntryR\aentries\x128\n" +
@@ -2679,7 +2760,7 @@ func file_minid_v1_dispatcher_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_dispatcher_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_minid_v1_dispatcher_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_minid_v1_dispatcher_proto_goTypes = []any{
 	(ItemKind)(0),                 // 0: minid.v1.ItemKind
 	(*NotLeader)(nil),             // 1: minid.v1.NotLeader
@@ -2706,59 +2787,61 @@ var file_minid_v1_dispatcher_proto_goTypes = []any{
 	(*PublishedBackend)(nil),      // 22: minid.v1.PublishedBackend
 	(*NetworkKeys)(nil),           // 23: minid.v1.NetworkKeys
 	(*Attach)(nil),                // 24: minid.v1.Attach
-	(*ProbeAttach)(nil),           // 25: minid.v1.ProbeAttach
-	(*LogsAttach)(nil),            // 26: minid.v1.LogsAttach
-	(*ExecAttach)(nil),            // 27: minid.v1.ExecAttach
-	(*AttachUp)(nil),              // 28: minid.v1.AttachUp
-	(*LogBatch)(nil),              // 29: minid.v1.LogBatch
-	(*LogEntry)(nil),              // 30: minid.v1.LogEntry
-	(*AttachDown)(nil),            // 31: minid.v1.AttachDown
-	nil,                           // 32: minid.v1.AssignedSpec.ServiceLabelsEntry
-	(*NodeDescription)(nil),       // 33: minid.v1.NodeDescription
-	(*TaskStatusReport)(nil),      // 34: minid.v1.TaskStatusReport
-	(*durationpb.Duration)(nil),   // 35: google.protobuf.Duration
-	(NodeRole)(0),                 // 36: minid.v1.NodeRole
-	(*Secret)(nil),                // 37: minid.v1.Secret
-	(*Config)(nil),                // 38: minid.v1.Config
-	(TaskState)(0),                // 39: minid.v1.TaskState
-	(*TaskAddress)(nil),           // 40: minid.v1.TaskAddress
-	(*DNSConfig)(nil),             // 41: minid.v1.DNSConfig
-	(*TaskSpec)(nil),              // 42: minid.v1.TaskSpec
-	(*NetworkSpec)(nil),           // 43: minid.v1.NetworkSpec
-	(*NetworkAllocation)(nil),     // 44: minid.v1.NetworkAllocation
-	(*PortConfig)(nil),            // 45: minid.v1.PortConfig
-	(*NetworkKey)(nil),            // 46: minid.v1.NetworkKey
-	(*timestamppb.Timestamp)(nil), // 47: google.protobuf.Timestamp
-	(*ExecStart)(nil),             // 48: minid.v1.ExecStart
-	(*ExecOutput)(nil),            // 49: minid.v1.ExecOutput
-	(*ProbeResult)(nil),           // 50: minid.v1.ProbeResult
-	(Stream)(0),                   // 51: minid.v1.Stream
-	(*ExecInput)(nil),             // 52: minid.v1.ExecInput
+	(*UsageAttach)(nil),           // 25: minid.v1.UsageAttach
+	(*ProbeAttach)(nil),           // 26: minid.v1.ProbeAttach
+	(*LogsAttach)(nil),            // 27: minid.v1.LogsAttach
+	(*ExecAttach)(nil),            // 28: minid.v1.ExecAttach
+	(*AttachUp)(nil),              // 29: minid.v1.AttachUp
+	(*LogBatch)(nil),              // 30: minid.v1.LogBatch
+	(*LogEntry)(nil),              // 31: minid.v1.LogEntry
+	(*AttachDown)(nil),            // 32: minid.v1.AttachDown
+	nil,                           // 33: minid.v1.AssignedSpec.ServiceLabelsEntry
+	(*NodeDescription)(nil),       // 34: minid.v1.NodeDescription
+	(*TaskStatusReport)(nil),      // 35: minid.v1.TaskStatusReport
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(NodeRole)(0),                 // 37: minid.v1.NodeRole
+	(*Secret)(nil),                // 38: minid.v1.Secret
+	(*Config)(nil),                // 39: minid.v1.Config
+	(TaskState)(0),                // 40: minid.v1.TaskState
+	(*TaskAddress)(nil),           // 41: minid.v1.TaskAddress
+	(*DNSConfig)(nil),             // 42: minid.v1.DNSConfig
+	(*TaskSpec)(nil),              // 43: minid.v1.TaskSpec
+	(*NetworkSpec)(nil),           // 44: minid.v1.NetworkSpec
+	(*NetworkAllocation)(nil),     // 45: minid.v1.NetworkAllocation
+	(*PortConfig)(nil),            // 46: minid.v1.PortConfig
+	(*NetworkKey)(nil),            // 47: minid.v1.NetworkKey
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*ExecStart)(nil),             // 49: minid.v1.ExecStart
+	(*ExecOutput)(nil),            // 50: minid.v1.ExecOutput
+	(*ProbeResult)(nil),           // 51: minid.v1.ProbeResult
+	(*NodeUsage)(nil),             // 52: minid.v1.NodeUsage
+	(Stream)(0),                   // 53: minid.v1.Stream
+	(*ExecInput)(nil),             // 54: minid.v1.ExecInput
 }
 var file_minid_v1_dispatcher_proto_depIdxs = []int32{
 	3,  // 0: minid.v1.AgentMessage.hello:type_name -> minid.v1.Hello
 	4,  // 1: minid.v1.AgentMessage.heartbeat:type_name -> minid.v1.Heartbeat
 	5,  // 2: minid.v1.AgentMessage.statuses:type_name -> minid.v1.StatusBatch
-	33, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
-	33, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
-	34, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
+	34, // 3: minid.v1.AgentMessage.description:type_name -> minid.v1.NodeDescription
+	34, // 4: minid.v1.Hello.description:type_name -> minid.v1.NodeDescription
+	35, // 5: minid.v1.StatusBatch.reports:type_name -> minid.v1.TaskStatusReport
 	7,  // 6: minid.v1.ManagerMessage.welcome:type_name -> minid.v1.Welcome
 	10, // 7: minid.v1.ManagerMessage.assignments:type_name -> minid.v1.AssignmentSet
 	11, // 8: minid.v1.ManagerMessage.diff:type_name -> minid.v1.AssignmentDiff
 	9,  // 9: minid.v1.ManagerMessage.ack:type_name -> minid.v1.StatusAck
 	24, // 10: minid.v1.ManagerMessage.attach:type_name -> minid.v1.Attach
 	4,  // 11: minid.v1.ManagerMessage.heartbeat:type_name -> minid.v1.Heartbeat
-	35, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	36, // 12: minid.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
 	8,  // 13: minid.v1.Welcome.managers:type_name -> minid.v1.ManagerPeer
-	36, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
-	35, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
+	37, // 14: minid.v1.Welcome.role:type_name -> minid.v1.NodeRole
+	36, // 15: minid.v1.Welcome.cert_expiry:type_name -> google.protobuf.Duration
 	12, // 16: minid.v1.AssignmentSet.items:type_name -> minid.v1.Assignment
 	12, // 17: minid.v1.AssignmentDiff.put:type_name -> minid.v1.Assignment
 	13, // 18: minid.v1.AssignmentDiff.remove:type_name -> minid.v1.AssignmentKey
 	14, // 19: minid.v1.Assignment.task:type_name -> minid.v1.AssignedTask
 	16, // 20: minid.v1.Assignment.spec:type_name -> minid.v1.AssignedSpec
-	37, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
-	38, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
+	38, // 21: minid.v1.Assignment.secret:type_name -> minid.v1.Secret
+	39, // 22: minid.v1.Assignment.config:type_name -> minid.v1.Config
 	17, // 23: minid.v1.Assignment.network:type_name -> minid.v1.AssignedNetwork
 	18, // 24: minid.v1.Assignment.service:type_name -> minid.v1.NetworkService
 	19, // 25: minid.v1.Assignment.endpoint:type_name -> minid.v1.NetworkEndpoint
@@ -2767,40 +2850,43 @@ var file_minid_v1_dispatcher_proto_depIdxs = []int32{
 	22, // 28: minid.v1.Assignment.backend:type_name -> minid.v1.PublishedBackend
 	23, // 29: minid.v1.Assignment.keys:type_name -> minid.v1.NetworkKeys
 	0,  // 30: minid.v1.AssignmentKey.kind:type_name -> minid.v1.ItemKind
-	39, // 31: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
-	39, // 32: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
-	40, // 33: minid.v1.AssignedTask.addresses:type_name -> minid.v1.TaskAddress
-	40, // 34: minid.v1.TaskNetwork.addresses:type_name -> minid.v1.TaskAddress
-	41, // 35: minid.v1.TaskNetwork.dns:type_name -> minid.v1.DNSConfig
-	32, // 36: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
-	42, // 37: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
-	43, // 38: minid.v1.AssignedNetwork.spec:type_name -> minid.v1.NetworkSpec
-	44, // 39: minid.v1.AssignedNetwork.allocation:type_name -> minid.v1.NetworkAllocation
-	45, // 40: minid.v1.NetworkService.ports:type_name -> minid.v1.PortConfig
-	45, // 41: minid.v1.PublishedService.ports:type_name -> minid.v1.PortConfig
-	46, // 42: minid.v1.NetworkKeys.keys:type_name -> minid.v1.NetworkKey
-	26, // 43: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
-	27, // 44: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
-	25, // 45: minid.v1.Attach.probe:type_name -> minid.v1.ProbeAttach
-	47, // 46: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
-	48, // 47: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
-	29, // 48: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
-	49, // 49: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
-	50, // 50: minid.v1.AttachUp.probe:type_name -> minid.v1.ProbeResult
-	30, // 51: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
-	47, // 52: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
-	47, // 53: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	51, // 54: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
-	52, // 55: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
-	2,  // 56: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
-	28, // 57: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
-	6,  // 58: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
-	31, // 59: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
-	58, // [58:60] is the sub-list for method output_type
-	56, // [56:58] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	40, // 31: minid.v1.AssignedTask.desired_state:type_name -> minid.v1.TaskState
+	40, // 32: minid.v1.AssignedTask.observed_state:type_name -> minid.v1.TaskState
+	41, // 33: minid.v1.AssignedTask.addresses:type_name -> minid.v1.TaskAddress
+	41, // 34: minid.v1.TaskNetwork.addresses:type_name -> minid.v1.TaskAddress
+	42, // 35: minid.v1.TaskNetwork.dns:type_name -> minid.v1.DNSConfig
+	33, // 36: minid.v1.AssignedSpec.service_labels:type_name -> minid.v1.AssignedSpec.ServiceLabelsEntry
+	43, // 37: minid.v1.AssignedSpec.task:type_name -> minid.v1.TaskSpec
+	44, // 38: minid.v1.AssignedNetwork.spec:type_name -> minid.v1.NetworkSpec
+	45, // 39: minid.v1.AssignedNetwork.allocation:type_name -> minid.v1.NetworkAllocation
+	46, // 40: minid.v1.NetworkService.ports:type_name -> minid.v1.PortConfig
+	46, // 41: minid.v1.PublishedService.ports:type_name -> minid.v1.PortConfig
+	47, // 42: minid.v1.NetworkKeys.keys:type_name -> minid.v1.NetworkKey
+	27, // 43: minid.v1.Attach.logs:type_name -> minid.v1.LogsAttach
+	28, // 44: minid.v1.Attach.exec:type_name -> minid.v1.ExecAttach
+	26, // 45: minid.v1.Attach.probe:type_name -> minid.v1.ProbeAttach
+	25, // 46: minid.v1.Attach.usage:type_name -> minid.v1.UsageAttach
+	36, // 47: minid.v1.UsageAttach.interval:type_name -> google.protobuf.Duration
+	48, // 48: minid.v1.LogsAttach.since:type_name -> google.protobuf.Timestamp
+	49, // 49: minid.v1.ExecAttach.start:type_name -> minid.v1.ExecStart
+	30, // 50: minid.v1.AttachUp.logs:type_name -> minid.v1.LogBatch
+	50, // 51: minid.v1.AttachUp.exec:type_name -> minid.v1.ExecOutput
+	51, // 52: minid.v1.AttachUp.probe:type_name -> minid.v1.ProbeResult
+	52, // 53: minid.v1.AttachUp.usage:type_name -> minid.v1.NodeUsage
+	31, // 54: minid.v1.LogBatch.entries:type_name -> minid.v1.LogEntry
+	48, // 55: minid.v1.LogBatch.watermark:type_name -> google.protobuf.Timestamp
+	48, // 56: minid.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	53, // 57: minid.v1.LogEntry.stream:type_name -> minid.v1.Stream
+	54, // 58: minid.v1.AttachDown.exec:type_name -> minid.v1.ExecInput
+	2,  // 59: minid.v1.Dispatcher.Session:input_type -> minid.v1.AgentMessage
+	29, // 60: minid.v1.Dispatcher.Attach:input_type -> minid.v1.AttachUp
+	6,  // 61: minid.v1.Dispatcher.Session:output_type -> minid.v1.ManagerMessage
+	32, // 62: minid.v1.Dispatcher.Attach:output_type -> minid.v1.AttachDown
+	61, // [61:63] is the sub-list for method output_type
+	59, // [59:61] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_dispatcher_proto_init() }
@@ -2843,15 +2929,17 @@ func file_minid_v1_dispatcher_proto_init() {
 		(*Attach_Logs)(nil),
 		(*Attach_Exec)(nil),
 		(*Attach_Probe)(nil),
+		(*Attach_Usage)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[27].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[28].OneofWrappers = []any{
 		(*AttachUp_Open)(nil),
 		(*AttachUp_Logs)(nil),
 		(*AttachUp_Exec)(nil),
 		(*AttachUp_Error)(nil),
 		(*AttachUp_Probe)(nil),
+		(*AttachUp_Usage)(nil),
 	}
-	file_minid_v1_dispatcher_proto_msgTypes[30].OneofWrappers = []any{
+	file_minid_v1_dispatcher_proto_msgTypes[31].OneofWrappers = []any{
 		(*AttachDown_Exec)(nil),
 	}
 	type x struct{}
@@ -2860,7 +2948,7 @@ func file_minid_v1_dispatcher_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_dispatcher_proto_rawDesc), len(file_minid_v1_dispatcher_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -83,6 +83,62 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_minid_v1_objects_proto_rawDescGZIP(), []int{0}
 }
 
+type JobState int32
+
+const (
+	JobState_JOB_STATE_UNSPECIFIED JobState = 0
+	JobState_JOB_STATE_RUNNING     JobState = 1
+	JobState_JOB_STATE_COMPLETE    JobState = 2
+	JobState_JOB_STATE_FAILED      JobState = 3
+	// Ended for a newer run's sake.
+	JobState_JOB_STATE_REPLACED JobState = 4
+)
+
+// Enum value maps for JobState.
+var (
+	JobState_name = map[int32]string{
+		0: "JOB_STATE_UNSPECIFIED",
+		1: "JOB_STATE_RUNNING",
+		2: "JOB_STATE_COMPLETE",
+		3: "JOB_STATE_FAILED",
+		4: "JOB_STATE_REPLACED",
+	}
+	JobState_value = map[string]int32{
+		"JOB_STATE_UNSPECIFIED": 0,
+		"JOB_STATE_RUNNING":     1,
+		"JOB_STATE_COMPLETE":    2,
+		"JOB_STATE_FAILED":      3,
+		"JOB_STATE_REPLACED":    4,
+	}
+)
+
+func (x JobState) Enum() *JobState {
+	p := new(JobState)
+	*p = x
+	return p
+}
+
+func (x JobState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobState) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_objects_proto_enumTypes[1].Descriptor()
+}
+
+func (JobState) Type() protoreflect.EnumType {
+	return &file_minid_v1_objects_proto_enumTypes[1]
+}
+
+func (x JobState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobState.Descriptor instead.
+func (JobState) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{1}
+}
+
 type UpdateState int32
 
 const (
@@ -128,11 +184,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_objects_proto_enumTypes[1].Descriptor()
+	return file_minid_v1_objects_proto_enumTypes[2].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_minid_v1_objects_proto_enumTypes[1]
+	return &file_minid_v1_objects_proto_enumTypes[2]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -141,7 +197,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{1}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{2}
 }
 
 // TaskState only goes forward; compare with <. The numbers are Swarm's.
@@ -215,11 +271,11 @@ func (x TaskState) String() string {
 }
 
 func (TaskState) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_objects_proto_enumTypes[2].Descriptor()
+	return file_minid_v1_objects_proto_enumTypes[3].Descriptor()
 }
 
 func (TaskState) Type() protoreflect.EnumType {
-	return &file_minid_v1_objects_proto_enumTypes[2]
+	return &file_minid_v1_objects_proto_enumTypes[3]
 }
 
 func (x TaskState) Number() protoreflect.EnumNumber {
@@ -228,7 +284,7 @@ func (x TaskState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskState.Descriptor instead.
 func (TaskState) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{2}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{3}
 }
 
 type HealthState int32
@@ -267,11 +323,11 @@ func (x HealthState) String() string {
 }
 
 func (HealthState) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_objects_proto_enumTypes[3].Descriptor()
+	return file_minid_v1_objects_proto_enumTypes[4].Descriptor()
 }
 
 func (HealthState) Type() protoreflect.EnumType {
-	return &file_minid_v1_objects_proto_enumTypes[3]
+	return &file_minid_v1_objects_proto_enumTypes[4]
 }
 
 func (x HealthState) Number() protoreflect.EnumNumber {
@@ -280,7 +336,7 @@ func (x HealthState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HealthState.Descriptor instead.
 func (HealthState) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{3}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{4}
 }
 
 // Meta is kept by the store for every object.
@@ -739,7 +795,11 @@ type Node struct {
 	ManagerStatus *ManagerStatus `protobuf:"bytes,8,opt,name=manager_status,json=managerStatus,proto3" json:"manager_status,omitempty"`
 	// The node's number in the routing mesh, from 1; the allocator gives the
 	// lowest free one. 0: not given yet, or the ingress network is full.
-	MeshNumber    uint32 `protobuf:"varint,9,opt,name=mesh_number,json=meshNumber,proto3" json:"mesh_number,omitempty"`
+	MeshNumber uint32 `protobuf:"varint,9,opt,name=mesh_number,json=meshNumber,proto3" json:"mesh_number,omitempty"`
+	// When its availability became DRAIN; unset while it is another. Written with it.
+	DrainStartedAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=drain_started_at,json=drainStartedAt,proto3" json:"drain_started_at,omitempty"`
+	// When its first session was; unset before. Written with its status.
+	JoinedAt      *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,6 +895,20 @@ func (x *Node) GetMeshNumber() uint32 {
 		return x.MeshNumber
 	}
 	return 0
+}
+
+func (x *Node) GetDrainStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DrainStartedAt
+	}
+	return nil
+}
+
+func (x *Node) GetJoinedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return nil
 }
 
 // ManagerStatus is how the answering leader sees a manager.
@@ -1287,7 +1361,13 @@ type Service struct {
 	// Written by the allocator.
 	Endpoint *Endpoint `protobuf:"bytes,9,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// The specs that the service had, oldest first, the present one last; ten at most.
-	History       []*ServiceVersion `protobuf:"bytes,10,rep,name=history,proto3" json:"history,omitempty"`
+	History []*ServiceVersion `protobuf:"bytes,10,rep,name=history,proto3" json:"history,omitempty"`
+	// Of jobs. Written by the orchestrator.
+	Job *JobStatus `protobuf:"bytes,11,opt,name=job,proto3" json:"job,omitempty"`
+	// Counts the runs that users asked for; written by the control API.
+	RunsAsked uint64 `protobuf:"varint,12,opt,name=runs_asked,json=runsAsked,proto3" json:"runs_asked,omitempty"`
+	// Written by the control API when asked for, and by the orchestrator.
+	Rebalance     *Rebalance `protobuf:"bytes,13,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1392,6 +1472,305 @@ func (x *Service) GetHistory() []*ServiceVersion {
 	return nil
 }
 
+func (x *Service) GetJob() *JobStatus {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Service) GetRunsAsked() uint64 {
+	if x != nil {
+		return x.RunsAsked
+	}
+	return 0
+}
+
+func (x *Service) GetRebalance() *Rebalance {
+	if x != nil {
+		return x.Rebalance
+	}
+	return nil
+}
+
+// Rebalance moves tasks from the nodes that have most to those that have fewest.
+type Rebalance struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AskedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=asked_at,json=askedAt,proto3" json:"asked_at,omitempty"`
+	// Unset while it goes on.
+	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
+	Moved       uint64                 `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
+	// Why it goes on, or how it ended.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rebalance) Reset() {
+	*x = Rebalance{}
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rebalance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rebalance) ProtoMessage() {}
+
+func (x *Rebalance) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rebalance.ProtoReflect.Descriptor instead.
+func (*Rebalance) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Rebalance) GetAskedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AskedAt
+	}
+	return nil
+}
+
+func (x *Rebalance) GetCompletedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompletedAt
+	}
+	return nil
+}
+
+func (x *Rebalance) GetMoved() uint64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *Rebalance) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// JobStatus is what a job has done. It lives in the store, so a new leader goes
+// on where the old one stopped.
+type JobStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Those that go on, and the last ended ones (10 at most); oldest first.
+	Runs []*JobRun `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	// The number of the last run that was started.
+	LastRun uint64 `protobuf:"varint,2,opt,name=last_run,json=lastRun,proto3" json:"last_run,omitempty"`
+	// Of the schedule's times all up to this one have been dealt with.
+	ScheduledUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=scheduled_until,json=scheduledUntil,proto3" json:"scheduled_until,omitempty"`
+	// How many of Service.runs_asked have been started.
+	RunsAnswered uint64 `protobuf:"varint,4,opt,name=runs_answered,json=runsAnswered,proto3" json:"runs_answered,omitempty"`
+	// What became of the last time that was left out: "08:05 left out: run 3 goes on".
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobStatus) Reset() {
+	*x = JobStatus{}
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobStatus) ProtoMessage() {}
+
+func (x *JobStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobStatus.ProtoReflect.Descriptor instead.
+func (*JobStatus) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *JobStatus) GetRuns() []*JobRun {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+func (x *JobStatus) GetLastRun() uint64 {
+	if x != nil {
+		return x.LastRun
+	}
+	return 0
+}
+
+func (x *JobStatus) GetScheduledUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScheduledUntil
+	}
+	return nil
+}
+
+func (x *JobStatus) GetRunsAnswered() uint64 {
+	if x != nil {
+		return x.RunsAnswered
+	}
+	return 0
+}
+
+func (x *JobStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// JobRun is one run of a job, from its start to its one end.
+type JobRun struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1.
+	Number uint64   `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	State  JobState `protobuf:"varint,2,opt,name=state,proto3,enum=minid.v1.JobState" json:"state,omitempty"`
+	// The version of the task spec that it runs.
+	SpecVersion uint64 `protobuf:"varint,3,opt,name=spec_version,json=specVersion,proto3" json:"spec_version,omitempty"`
+	// The schedule's time that it was started for; unset when a user, or the
+	// service's creation or update did.
+	ScheduledFor *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=scheduled_for,json=scheduledFor,proto3" json:"scheduled_for,omitempty"`
+	StartedAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndedAt      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Why it failed, or was started: "asked for", "scheduled", "created".
+	Message   string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	Completed uint64 `protobuf:"varint,8,opt,name=completed,proto3" json:"completed,omitempty"`
+	// Tasks that have to complete; of global jobs as of the last look.
+	Total uint64 `protobuf:"varint,9,opt,name=total,proto3" json:"total,omitempty"`
+	// Tasks that ended in failure, tried again or not.
+	Failed        uint64 `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobRun) Reset() {
+	*x = JobRun{}
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobRun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobRun) ProtoMessage() {}
+
+func (x *JobRun) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobRun.ProtoReflect.Descriptor instead.
+func (*JobRun) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *JobRun) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *JobRun) GetState() JobState {
+	if x != nil {
+		return x.State
+	}
+	return JobState_JOB_STATE_UNSPECIFIED
+}
+
+func (x *JobRun) GetSpecVersion() uint64 {
+	if x != nil {
+		return x.SpecVersion
+	}
+	return 0
+}
+
+func (x *JobRun) GetScheduledFor() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScheduledFor
+	}
+	return nil
+}
+
+func (x *JobRun) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *JobRun) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *JobRun) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *JobRun) GetCompleted() uint64 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *JobRun) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *JobRun) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
 // ServiceVersion is one spec that a service had.
 type ServiceVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1407,7 +1786,7 @@ type ServiceVersion struct {
 
 func (x *ServiceVersion) Reset() {
 	*x = ServiceVersion{}
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1419,7 +1798,7 @@ func (x *ServiceVersion) String() string {
 func (*ServiceVersion) ProtoMessage() {}
 
 func (x *ServiceVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[13]
+	mi := &file_minid_v1_objects_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1432,7 +1811,7 @@ func (x *ServiceVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceVersion.ProtoReflect.Descriptor instead.
 func (*ServiceVersion) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ServiceVersion) GetNumber() uint64 {
@@ -1478,7 +1857,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1869,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[14]
+	mi := &file_minid_v1_objects_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1882,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Endpoint) GetVips() []*VirtualIP {
@@ -1538,7 +1917,7 @@ type VirtualIP struct {
 
 func (x *VirtualIP) Reset() {
 	*x = VirtualIP{}
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1929,7 @@ func (x *VirtualIP) String() string {
 func (*VirtualIP) ProtoMessage() {}
 
 func (x *VirtualIP) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[15]
+	mi := &file_minid_v1_objects_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1942,7 @@ func (x *VirtualIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualIP.ProtoReflect.Descriptor instead.
 func (*VirtualIP) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VirtualIP) GetNetworkId() string {
@@ -1591,7 +1970,7 @@ type TaskSpecVersion struct {
 
 func (x *TaskSpecVersion) Reset() {
 	*x = TaskSpecVersion{}
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1982,7 @@ func (x *TaskSpecVersion) String() string {
 func (*TaskSpecVersion) ProtoMessage() {}
 
 func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[16]
+	mi := &file_minid_v1_objects_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1995,7 @@ func (x *TaskSpecVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpecVersion.ProtoReflect.Descriptor instead.
 func (*TaskSpecVersion) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TaskSpecVersion) GetVersion() uint64 {
@@ -1651,7 +2030,7 @@ type ServiceStatus struct {
 
 func (x *ServiceStatus) Reset() {
 	*x = ServiceStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +2042,7 @@ func (x *ServiceStatus) String() string {
 func (*ServiceStatus) ProtoMessage() {}
 
 func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[17]
+	mi := &file_minid_v1_objects_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +2055,7 @@ func (x *ServiceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceStatus.ProtoReflect.Descriptor instead.
 func (*ServiceStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ServiceStatus) GetRunning() uint64 {
@@ -1711,7 +2090,7 @@ type UpdateStatus struct {
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1723,7 +2102,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[18]
+	mi := &file_minid_v1_objects_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1736,7 +2115,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -1809,14 +2188,18 @@ type Task struct {
 	// without networks is born PENDING.
 	Addresses []*TaskAddress `protobuf:"bytes,13,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// When managers heard that it runs, by the leader's clock.
-	RunningAt     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=running_at,json=runningAt,proto3" json:"running_at,omitempty"`
+	RunningAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=running_at,json=runningAt,proto3" json:"running_at,omitempty"`
+	// The run of its job that it belongs to; 0 if its service is no job.
+	JobRun uint64 `protobuf:"varint,15,opt,name=job_run,json=jobRun,proto3" json:"job_run,omitempty"`
+	// Written by the store with every change of state.
+	Life          *LifeLine `protobuf:"bytes,16,opt,name=life,proto3" json:"life,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2211,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[19]
+	mi := &file_minid_v1_objects_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2224,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Task) GetId() string {
@@ -1942,6 +2325,221 @@ func (x *Task) GetRunningAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Task) GetJobRun() uint64 {
+	if x != nil {
+		return x.JobRun
+	}
+	return 0
+}
+
+func (x *Task) GetLife() *LifeLine {
+	if x != nil {
+		return x.Life
+	}
+	return nil
+}
+
+// LifeLine is a task's way from NEW to its end: one step per change of its
+// observed or desired state. Lists of equal length, because there are a
+// million tasks.
+type LifeLine struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	States []TaskState            `protobuf:"varint,1,rep,packed,name=states,proto3,enum=minid.v1.TaskState" json:"states,omitempty"`
+	// Whether the state is the desired one.
+	Desired []bool `protobuf:"varint,2,rep,packed,name=desired,proto3" json:"desired,omitempty"`
+	// Unix time in milliseconds.
+	AtMs []int64 `protobuf:"varint,3,rep,packed,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// Why, where the state does not say it all.
+	Reasons       []string `protobuf:"bytes,4,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifeLine) Reset() {
+	*x = LifeLine{}
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifeLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifeLine) ProtoMessage() {}
+
+func (x *LifeLine) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifeLine.ProtoReflect.Descriptor instead.
+func (*LifeLine) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LifeLine) GetStates() []TaskState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *LifeLine) GetDesired() []bool {
+	if x != nil {
+		return x.Desired
+	}
+	return nil
+}
+
+func (x *LifeLine) GetAtMs() []int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return nil
+}
+
+func (x *LifeLine) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+// Event is something that happened, and why. The managers make all the same
+// ones from the changes of the store, and keep the last of them.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it stands among all events; they grow, not always by one.
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	// What it happened to: "service", "task", "node", "network", "secret",
+	// "config" or "cluster".
+	Kind     string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	ObjectId string `protobuf:"bytes,4,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
+	// At that time.
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// "created", "updated", "removed", or what it became: "running", "failed",
+	// "down", "drained", "rollback started".
+	Action string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	// Why.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Of tasks: their service and node. Of services and nodes: themselves.
+	ServiceId string `protobuf:"bytes,8,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	NodeId    string `protobuf:"bytes,9,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Whether somebody may want to do something about it.
+	Warning       bool `protobuf:"varint,10,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Event) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Event) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetObjectId() string {
+	if x != nil {
+		return x.ObjectId
+	}
+	return ""
+}
+
+func (x *Event) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Event) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Event) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Event) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *Event) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Event) GetWarning() bool {
+	if x != nil {
+		return x.Warning
+	}
+	return false
+}
+
 // TaskAddress is a task's place on one network.
 type TaskAddress struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -1954,7 +2552,7 @@ type TaskAddress struct {
 
 func (x *TaskAddress) Reset() {
 	*x = TaskAddress{}
-	mi := &file_minid_v1_objects_proto_msgTypes[20]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2564,7 @@ func (x *TaskAddress) String() string {
 func (*TaskAddress) ProtoMessage() {}
 
 func (x *TaskAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[20]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2577,7 @@ func (x *TaskAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAddress.ProtoReflect.Descriptor instead.
 func (*TaskAddress) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TaskAddress) GetNetworkId() string {
@@ -2017,7 +2615,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[21]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2627,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[21]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2640,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -2116,7 +2714,7 @@ type HealthStatus struct {
 
 func (x *HealthStatus) Reset() {
 	*x = HealthStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2726,7 @@ func (x *HealthStatus) String() string {
 func (*HealthStatus) ProtoMessage() {}
 
 func (x *HealthStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[22]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2739,7 @@ func (x *HealthStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthStatus.ProtoReflect.Descriptor instead.
 func (*HealthStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HealthStatus) GetState() HealthState {
@@ -2184,7 +2782,7 @@ type HealthProbe struct {
 
 func (x *HealthProbe) Reset() {
 	*x = HealthProbe{}
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2794,7 @@ func (x *HealthProbe) String() string {
 func (*HealthProbe) ProtoMessage() {}
 
 func (x *HealthProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2807,7 @@ func (x *HealthProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthProbe.ProtoReflect.Descriptor instead.
 func (*HealthProbe) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HealthProbe) GetAt() *timestamppb.Timestamp {
@@ -2252,7 +2850,7 @@ type FilterCount struct {
 
 func (x *FilterCount) Reset() {
 	*x = FilterCount{}
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2862,7 @@ func (x *FilterCount) String() string {
 func (*FilterCount) ProtoMessage() {}
 
 func (x *FilterCount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2875,7 @@ func (x *FilterCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCount.ProtoReflect.Descriptor instead.
 func (*FilterCount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FilterCount) GetFilter() string {
@@ -2318,7 +2916,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2928,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2941,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ContainerStatus) GetContainerId() string {
@@ -2400,7 +2998,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_minid_v1_objects_proto_msgTypes[26]
+	mi := &file_minid_v1_objects_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +3010,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[26]
+	mi := &file_minid_v1_objects_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +3023,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Secret) GetId() string {
@@ -2460,7 +3058,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_minid_v1_objects_proto_msgTypes[27]
+	mi := &file_minid_v1_objects_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +3070,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[27]
+	mi := &file_minid_v1_objects_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +3083,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Config) GetId() string {
@@ -2522,7 +3120,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_minid_v1_objects_proto_msgTypes[28]
+	mi := &file_minid_v1_objects_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +3132,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[28]
+	mi := &file_minid_v1_objects_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +3145,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Network) GetId() string {
@@ -2594,7 +3192,7 @@ type NetworkAllocation struct {
 
 func (x *NetworkAllocation) Reset() {
 	*x = NetworkAllocation{}
-	mi := &file_minid_v1_objects_proto_msgTypes[29]
+	mi := &file_minid_v1_objects_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +3204,7 @@ func (x *NetworkAllocation) String() string {
 func (*NetworkAllocation) ProtoMessage() {}
 
 func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[29]
+	mi := &file_minid_v1_objects_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +3217,7 @@ func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAllocation.ProtoReflect.Descriptor instead.
 func (*NetworkAllocation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NetworkAllocation) GetVni() uint32 {
@@ -2682,7 +3280,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\n" +
 	"JoinTokens\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x18\n" +
-	"\amanager\x18\x02 \x01(\tR\amanager\"\xf9\x02\n" +
+	"\amanager\x18\x02 \x01(\tR\amanager\"\xf8\x03\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12&\n" +
@@ -2693,7 +3291,10 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\fmanager_addr\x18\a \x01(\tR\vmanagerAddr\x12>\n" +
 	"\x0emanager_status\x18\b \x01(\v2\x17.minid.v1.ManagerStatusR\rmanagerStatus\x12\x1f\n" +
 	"\vmesh_number\x18\t \x01(\rR\n" +
-	"meshNumber\"Y\n" +
+	"meshNumber\x12D\n" +
+	"\x10drain_started_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0edrainStartedAt\x127\n" +
+	"\tjoined_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\"Y\n" +
 	"\rManagerStatus\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\bR\x06leader\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x12\n" +
@@ -2729,7 +3330,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x05state\x18\x01 \x01(\x0e2\x13.minid.v1.NodeStateR\x05state\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04addr\x18\x03 \x01(\tR\x04addr\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xb0\x03\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa9\x04\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12)\n" +
@@ -2741,7 +3342,35 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x06status\x18\b \x01(\v2\x17.minid.v1.ServiceStatusR\x06status\x12.\n" +
 	"\bendpoint\x18\t \x01(\v2\x12.minid.v1.EndpointR\bendpoint\x122\n" +
 	"\ahistory\x18\n" +
-	" \x03(\v2\x18.minid.v1.ServiceVersionR\ahistory\"\xaf\x01\n" +
+	" \x03(\v2\x18.minid.v1.ServiceVersionR\ahistory\x12%\n" +
+	"\x03job\x18\v \x01(\v2\x13.minid.v1.JobStatusR\x03job\x12\x1d\n" +
+	"\n" +
+	"runs_asked\x18\f \x01(\x04R\trunsAsked\x121\n" +
+	"\trebalance\x18\r \x01(\v2\x13.minid.v1.RebalanceR\trebalance\"\xb1\x01\n" +
+	"\tRebalance\x125\n" +
+	"\basked_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x12=\n" +
+	"\fcompleted_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12\x14\n" +
+	"\x05moved\x18\x03 \x01(\x04R\x05moved\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xd0\x01\n" +
+	"\tJobStatus\x12$\n" +
+	"\x04runs\x18\x01 \x03(\v2\x10.minid.v1.JobRunR\x04runs\x12\x19\n" +
+	"\blast_run\x18\x02 \x01(\x04R\alastRun\x12C\n" +
+	"\x0fscheduled_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0escheduledUntil\x12#\n" +
+	"\rruns_answered\x18\x04 \x01(\x04R\frunsAnswered\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\x86\x03\n" +
+	"\x06JobRun\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12(\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x12.minid.v1.JobStateR\x05state\x12!\n" +
+	"\fspec_version\x18\x03 \x01(\x04R\vspecVersion\x12?\n" +
+	"\rscheduled_for\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fscheduledFor\x129\n" +
+	"\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x12\x1c\n" +
+	"\tcompleted\x18\b \x01(\x04R\tcompleted\x12\x14\n" +
+	"\x05total\x18\t \x01(\x04R\x05total\x12\x16\n" +
+	"\x06failed\x18\n" +
+	" \x01(\x04R\x06failed\"\xaf\x01\n" +
 	"\x0eServiceVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.minid.v1.ServiceSpecR\x04spec\x129\n" +
@@ -2773,7 +3402,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12!\n" +
-	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasksJ\x04\b\x06\x10\a\"\xa2\x04\n" +
+	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasksJ\x04\b\x06\x10\a\"\xe3\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12\x1d\n" +
@@ -2792,7 +3421,27 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\rrestart_count\x18\f \x01(\x04R\frestartCount\x123\n" +
 	"\taddresses\x18\r \x03(\v2\x15.minid.v1.TaskAddressR\taddresses\x129\n" +
 	"\n" +
-	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\"J\n" +
+	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\x12\x17\n" +
+	"\ajob_run\x18\x0f \x01(\x04R\x06jobRun\x12&\n" +
+	"\x04life\x18\x10 \x01(\v2\x12.minid.v1.LifeLineR\x04life\"\x80\x01\n" +
+	"\bLifeLine\x12+\n" +
+	"\x06states\x18\x01 \x03(\x0e2\x13.minid.v1.TaskStateR\x06states\x12\x18\n" +
+	"\adesired\x18\x02 \x03(\bR\adesired\x12\x13\n" +
+	"\x05at_ms\x18\x03 \x03(\x03R\x04atMs\x12\x18\n" +
+	"\areasons\x18\x04 \x03(\tR\areasons\"\x90\x02\n" +
+	"\x05Event\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x1b\n" +
+	"\tobject_id\x18\x04 \x01(\tR\bobjectId\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\b \x01(\tR\tserviceId\x12\x17\n" +
+	"\anode_id\x18\t \x01(\tR\x06nodeId\x12\x18\n" +
+	"\awarning\x18\n" +
+	" \x01(\bR\awarning\"J\n" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
@@ -2852,7 +3501,13 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NODE_STATE_UNKNOWN\x10\x01\x12\x13\n" +
 	"\x0fNODE_STATE_DOWN\x10\x02\x12\x14\n" +
-	"\x10NODE_STATE_READY\x10\x03*\xe5\x01\n" +
+	"\x10NODE_STATE_READY\x10\x03*\x82\x01\n" +
+	"\bJobState\x12\x19\n" +
+	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11JOB_STATE_RUNNING\x10\x01\x12\x16\n" +
+	"\x12JOB_STATE_COMPLETE\x10\x02\x12\x14\n" +
+	"\x10JOB_STATE_FAILED\x10\x03\x12\x16\n" +
+	"\x12JOB_STATE_REPLACED\x10\x04*\xe5\x01\n" +
 	"\vUpdateState\x12\x1c\n" +
 	"\x18UPDATE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15UPDATE_STATE_UPDATING\x10\x01\x12\x17\n" +
@@ -2894,129 +3549,150 @@ func file_minid_v1_objects_proto_rawDescGZIP() []byte {
 	return file_minid_v1_objects_proto_rawDescData
 }
 
-var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_minid_v1_objects_proto_goTypes = []any{
 	(NodeState)(0),                // 0: minid.v1.NodeState
-	(UpdateState)(0),              // 1: minid.v1.UpdateState
-	(TaskState)(0),                // 2: minid.v1.TaskState
-	(HealthState)(0),              // 3: minid.v1.HealthState
-	(*Meta)(nil),                  // 4: minid.v1.Meta
-	(*Object)(nil),                // 5: minid.v1.Object
-	(*Cluster)(nil),               // 6: minid.v1.Cluster
-	(*NetworkKey)(nil),            // 7: minid.v1.NetworkKey
-	(*JoinTokens)(nil),            // 8: minid.v1.JoinTokens
-	(*Node)(nil),                  // 9: minid.v1.Node
-	(*ManagerStatus)(nil),         // 10: minid.v1.ManagerStatus
-	(*NodeDescription)(nil),       // 11: minid.v1.NodeDescription
-	(*Platform)(nil),              // 12: minid.v1.Platform
-	(*Resources)(nil),             // 13: minid.v1.Resources
-	(*GenericResource)(nil),       // 14: minid.v1.GenericResource
-	(*NodeStatus)(nil),            // 15: minid.v1.NodeStatus
-	(*Service)(nil),               // 16: minid.v1.Service
-	(*ServiceVersion)(nil),        // 17: minid.v1.ServiceVersion
-	(*Endpoint)(nil),              // 18: minid.v1.Endpoint
-	(*VirtualIP)(nil),             // 19: minid.v1.VirtualIP
-	(*TaskSpecVersion)(nil),       // 20: minid.v1.TaskSpecVersion
-	(*ServiceStatus)(nil),         // 21: minid.v1.ServiceStatus
-	(*UpdateStatus)(nil),          // 22: minid.v1.UpdateStatus
-	(*Task)(nil),                  // 23: minid.v1.Task
-	(*TaskAddress)(nil),           // 24: minid.v1.TaskAddress
-	(*TaskStatus)(nil),            // 25: minid.v1.TaskStatus
-	(*HealthStatus)(nil),          // 26: minid.v1.HealthStatus
-	(*HealthProbe)(nil),           // 27: minid.v1.HealthProbe
-	(*FilterCount)(nil),           // 28: minid.v1.FilterCount
-	(*ContainerStatus)(nil),       // 29: minid.v1.ContainerStatus
-	(*Secret)(nil),                // 30: minid.v1.Secret
-	(*Config)(nil),                // 31: minid.v1.Config
-	(*Network)(nil),               // 32: minid.v1.Network
-	(*NetworkAllocation)(nil),     // 33: minid.v1.NetworkAllocation
-	nil,                           // 34: minid.v1.NodeDescription.EngineLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*ClusterSpec)(nil),           // 36: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),              // 37: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 38: minid.v1.NodeRole
-	(*ServiceSpec)(nil),           // 39: minid.v1.ServiceSpec
-	(*PortConfig)(nil),            // 40: minid.v1.PortConfig
-	(*TaskSpec)(nil),              // 41: minid.v1.TaskSpec
-	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
-	(*SecretSpec)(nil),            // 43: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 44: minid.v1.ConfigSpec
-	(*NetworkSpec)(nil),           // 45: minid.v1.NetworkSpec
-	(*AddressPool)(nil),           // 46: minid.v1.AddressPool
+	(JobState)(0),                 // 1: minid.v1.JobState
+	(UpdateState)(0),              // 2: minid.v1.UpdateState
+	(TaskState)(0),                // 3: minid.v1.TaskState
+	(HealthState)(0),              // 4: minid.v1.HealthState
+	(*Meta)(nil),                  // 5: minid.v1.Meta
+	(*Object)(nil),                // 6: minid.v1.Object
+	(*Cluster)(nil),               // 7: minid.v1.Cluster
+	(*NetworkKey)(nil),            // 8: minid.v1.NetworkKey
+	(*JoinTokens)(nil),            // 9: minid.v1.JoinTokens
+	(*Node)(nil),                  // 10: minid.v1.Node
+	(*ManagerStatus)(nil),         // 11: minid.v1.ManagerStatus
+	(*NodeDescription)(nil),       // 12: minid.v1.NodeDescription
+	(*Platform)(nil),              // 13: minid.v1.Platform
+	(*Resources)(nil),             // 14: minid.v1.Resources
+	(*GenericResource)(nil),       // 15: minid.v1.GenericResource
+	(*NodeStatus)(nil),            // 16: minid.v1.NodeStatus
+	(*Service)(nil),               // 17: minid.v1.Service
+	(*Rebalance)(nil),             // 18: minid.v1.Rebalance
+	(*JobStatus)(nil),             // 19: minid.v1.JobStatus
+	(*JobRun)(nil),                // 20: minid.v1.JobRun
+	(*ServiceVersion)(nil),        // 21: minid.v1.ServiceVersion
+	(*Endpoint)(nil),              // 22: minid.v1.Endpoint
+	(*VirtualIP)(nil),             // 23: minid.v1.VirtualIP
+	(*TaskSpecVersion)(nil),       // 24: minid.v1.TaskSpecVersion
+	(*ServiceStatus)(nil),         // 25: minid.v1.ServiceStatus
+	(*UpdateStatus)(nil),          // 26: minid.v1.UpdateStatus
+	(*Task)(nil),                  // 27: minid.v1.Task
+	(*LifeLine)(nil),              // 28: minid.v1.LifeLine
+	(*Event)(nil),                 // 29: minid.v1.Event
+	(*TaskAddress)(nil),           // 30: minid.v1.TaskAddress
+	(*TaskStatus)(nil),            // 31: minid.v1.TaskStatus
+	(*HealthStatus)(nil),          // 32: minid.v1.HealthStatus
+	(*HealthProbe)(nil),           // 33: minid.v1.HealthProbe
+	(*FilterCount)(nil),           // 34: minid.v1.FilterCount
+	(*ContainerStatus)(nil),       // 35: minid.v1.ContainerStatus
+	(*Secret)(nil),                // 36: minid.v1.Secret
+	(*Config)(nil),                // 37: minid.v1.Config
+	(*Network)(nil),               // 38: minid.v1.Network
+	(*NetworkAllocation)(nil),     // 39: minid.v1.NetworkAllocation
+	nil,                           // 40: minid.v1.NodeDescription.EngineLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*ClusterSpec)(nil),           // 42: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),              // 43: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 44: minid.v1.NodeRole
+	(*ServiceSpec)(nil),           // 45: minid.v1.ServiceSpec
+	(*PortConfig)(nil),            // 46: minid.v1.PortConfig
+	(*TaskSpec)(nil),              // 47: minid.v1.TaskSpec
+	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
+	(*SecretSpec)(nil),            // 49: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 50: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 51: minid.v1.NetworkSpec
+	(*AddressPool)(nil),           // 52: minid.v1.AddressPool
 }
 var file_minid_v1_objects_proto_depIdxs = []int32{
-	35, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	35, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
-	6,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
-	9,  // 3: minid.v1.Object.node:type_name -> minid.v1.Node
-	16, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
-	23, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
-	30, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
-	31, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
-	32, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
-	4,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
-	36, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
-	8,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
-	7,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
-	35, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
-	4,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
-	37, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
-	38, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
-	11, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
-	15, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
-	10, // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
-	12, // 20: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
-	13, // 21: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
-	34, // 22: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
-	14, // 23: minid.v1.Resources.generic:type_name -> minid.v1.GenericResource
-	0,  // 24: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
-	35, // 25: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	4,  // 26: minid.v1.Service.meta:type_name -> minid.v1.Meta
-	39, // 27: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
-	20, // 28: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
-	22, // 29: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
-	21, // 30: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
-	18, // 31: minid.v1.Service.endpoint:type_name -> minid.v1.Endpoint
-	17, // 32: minid.v1.Service.history:type_name -> minid.v1.ServiceVersion
-	39, // 33: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
-	35, // 34: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
-	19, // 35: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
-	40, // 36: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
-	41, // 37: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
-	35, // 38: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
-	1,  // 39: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
-	35, // 40: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	35, // 41: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
-	4,  // 42: minid.v1.Task.meta:type_name -> minid.v1.Meta
-	2,  // 43: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
-	25, // 44: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
-	35, // 45: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
-	24, // 46: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
-	35, // 47: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
-	2,  // 48: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
-	35, // 49: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
-	29, // 50: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
-	40, // 51: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
-	28, // 52: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
-	26, // 53: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
-	3,  // 54: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
-	27, // 55: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
-	35, // 56: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
-	42, // 57: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
-	4,  // 58: minid.v1.Secret.meta:type_name -> minid.v1.Meta
-	43, // 59: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
-	4,  // 60: minid.v1.Config.meta:type_name -> minid.v1.Meta
-	44, // 61: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
-	4,  // 62: minid.v1.Network.meta:type_name -> minid.v1.Meta
-	45, // 63: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
-	33, // 64: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
-	46, // 65: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	41, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	41, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	7,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
+	10, // 3: minid.v1.Object.node:type_name -> minid.v1.Node
+	17, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
+	27, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
+	36, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
+	37, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
+	38, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
+	5,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
+	42, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
+	9,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
+	8,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
+	41, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
+	5,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
+	43, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
+	44, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
+	12, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
+	16, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
+	11, // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
+	41, // 20: minid.v1.Node.drain_started_at:type_name -> google.protobuf.Timestamp
+	41, // 21: minid.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
+	13, // 22: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
+	14, // 23: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
+	40, // 24: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
+	15, // 25: minid.v1.Resources.generic:type_name -> minid.v1.GenericResource
+	0,  // 26: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
+	41, // 27: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	5,  // 28: minid.v1.Service.meta:type_name -> minid.v1.Meta
+	45, // 29: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
+	24, // 30: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
+	26, // 31: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
+	25, // 32: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
+	22, // 33: minid.v1.Service.endpoint:type_name -> minid.v1.Endpoint
+	21, // 34: minid.v1.Service.history:type_name -> minid.v1.ServiceVersion
+	19, // 35: minid.v1.Service.job:type_name -> minid.v1.JobStatus
+	18, // 36: minid.v1.Service.rebalance:type_name -> minid.v1.Rebalance
+	41, // 37: minid.v1.Rebalance.asked_at:type_name -> google.protobuf.Timestamp
+	41, // 38: minid.v1.Rebalance.completed_at:type_name -> google.protobuf.Timestamp
+	20, // 39: minid.v1.JobStatus.runs:type_name -> minid.v1.JobRun
+	41, // 40: minid.v1.JobStatus.scheduled_until:type_name -> google.protobuf.Timestamp
+	1,  // 41: minid.v1.JobRun.state:type_name -> minid.v1.JobState
+	41, // 42: minid.v1.JobRun.scheduled_for:type_name -> google.protobuf.Timestamp
+	41, // 43: minid.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	41, // 44: minid.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	45, // 45: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
+	41, // 46: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
+	23, // 47: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
+	46, // 48: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
+	47, // 49: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
+	41, // 50: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 51: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
+	41, // 52: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	41, // 53: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	5,  // 54: minid.v1.Task.meta:type_name -> minid.v1.Meta
+	3,  // 55: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
+	31, // 56: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
+	41, // 57: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
+	30, // 58: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
+	41, // 59: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
+	28, // 60: minid.v1.Task.life:type_name -> minid.v1.LifeLine
+	3,  // 61: minid.v1.LifeLine.states:type_name -> minid.v1.TaskState
+	41, // 62: minid.v1.Event.at:type_name -> google.protobuf.Timestamp
+	3,  // 63: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
+	41, // 64: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
+	35, // 65: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
+	46, // 66: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
+	34, // 67: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
+	32, // 68: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
+	4,  // 69: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
+	33, // 70: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
+	41, // 71: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
+	48, // 72: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
+	5,  // 73: minid.v1.Secret.meta:type_name -> minid.v1.Meta
+	49, // 74: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
+	5,  // 75: minid.v1.Config.meta:type_name -> minid.v1.Meta
+	50, // 76: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
+	5,  // 77: minid.v1.Network.meta:type_name -> minid.v1.Meta
+	51, // 78: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
+	39, // 79: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
+	52, // 80: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_objects_proto_init() }
@@ -3039,8 +3715,8 @@ func file_minid_v1_objects_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_objects_proto_rawDesc), len(file_minid_v1_objects_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   31,
+			NumEnums:      5,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

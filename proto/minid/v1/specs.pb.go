@@ -234,6 +234,114 @@ func (EndpointMode) EnumDescriptor() ([]byte, []int) {
 	return file_minid_v1_specs_proto_rawDescGZIP(), []int{3}
 }
 
+// What to do when a run is due while one goes on.
+type JobSchedule_Concurrency int32
+
+const (
+	// As ALLOW.
+	JobSchedule_CONCURRENCY_UNSPECIFIED JobSchedule_Concurrency = 0
+	JobSchedule_CONCURRENCY_ALLOW       JobSchedule_Concurrency = 1
+	// The new one is left out.
+	JobSchedule_CONCURRENCY_FORBID JobSchedule_Concurrency = 2
+	// The old one is ended.
+	JobSchedule_CONCURRENCY_REPLACE JobSchedule_Concurrency = 3
+)
+
+// Enum value maps for JobSchedule_Concurrency.
+var (
+	JobSchedule_Concurrency_name = map[int32]string{
+		0: "CONCURRENCY_UNSPECIFIED",
+		1: "CONCURRENCY_ALLOW",
+		2: "CONCURRENCY_FORBID",
+		3: "CONCURRENCY_REPLACE",
+	}
+	JobSchedule_Concurrency_value = map[string]int32{
+		"CONCURRENCY_UNSPECIFIED": 0,
+		"CONCURRENCY_ALLOW":       1,
+		"CONCURRENCY_FORBID":      2,
+		"CONCURRENCY_REPLACE":     3,
+	}
+)
+
+func (x JobSchedule_Concurrency) Enum() *JobSchedule_Concurrency {
+	p := new(JobSchedule_Concurrency)
+	*p = x
+	return p
+}
+
+func (x JobSchedule_Concurrency) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobSchedule_Concurrency) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
+}
+
+func (JobSchedule_Concurrency) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[4]
+}
+
+func (x JobSchedule_Concurrency) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobSchedule_Concurrency.Descriptor instead.
+func (JobSchedule_Concurrency) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8, 0}
+}
+
+// What to do about times that passed while there was no leader.
+type JobSchedule_Missed int32
+
+const (
+	// As RUN_ONCE.
+	JobSchedule_MISSED_UNSPECIFIED JobSchedule_Missed = 0
+	// One run for all of them.
+	JobSchedule_MISSED_RUN_ONCE JobSchedule_Missed = 1
+	JobSchedule_MISSED_SKIP     JobSchedule_Missed = 2
+)
+
+// Enum value maps for JobSchedule_Missed.
+var (
+	JobSchedule_Missed_name = map[int32]string{
+		0: "MISSED_UNSPECIFIED",
+		1: "MISSED_RUN_ONCE",
+		2: "MISSED_SKIP",
+	}
+	JobSchedule_Missed_value = map[string]int32{
+		"MISSED_UNSPECIFIED": 0,
+		"MISSED_RUN_ONCE":    1,
+		"MISSED_SKIP":        2,
+	}
+)
+
+func (x JobSchedule_Missed) Enum() *JobSchedule_Missed {
+	p := new(JobSchedule_Missed)
+	*p = x
+	return p
+}
+
+func (x JobSchedule_Missed) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobSchedule_Missed) Descriptor() protoreflect.EnumDescriptor {
+	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
+}
+
+func (JobSchedule_Missed) Type() protoreflect.EnumType {
+	return &file_minid_v1_specs_proto_enumTypes[5]
+}
+
+func (x JobSchedule_Missed) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobSchedule_Missed.Descriptor instead.
+func (JobSchedule_Missed) EnumDescriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8, 1}
+}
+
 type HealthConfig_Action int32
 
 const (
@@ -270,11 +378,11 @@ func (x HealthConfig_Action) String() string {
 }
 
 func (HealthConfig_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[4].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
 }
 
 func (HealthConfig_Action) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[4]
+	return &file_minid_v1_specs_proto_enumTypes[6]
 }
 
 func (x HealthConfig_Action) Number() protoreflect.EnumNumber {
@@ -283,7 +391,7 @@ func (x HealthConfig_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HealthConfig_Action.Descriptor instead.
 func (HealthConfig_Action) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Mount_Type int32
@@ -322,11 +430,11 @@ func (x Mount_Type) String() string {
 }
 
 func (Mount_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[5].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
 }
 
 func (Mount_Type) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[5]
+	return &file_minid_v1_specs_proto_enumTypes[7]
 }
 
 func (x Mount_Type) Number() protoreflect.EnumNumber {
@@ -335,7 +443,7 @@ func (x Mount_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_Type.Descriptor instead.
 func (Mount_Type) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // BindRecursion says what becomes of the mounts below a bind's source.
@@ -379,11 +487,11 @@ func (x Mount_BindRecursion) String() string {
 }
 
 func (Mount_BindRecursion) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[6].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[8].Descriptor()
 }
 
 func (Mount_BindRecursion) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[6]
+	return &file_minid_v1_specs_proto_enumTypes[8]
 }
 
 func (x Mount_BindRecursion) Number() protoreflect.EnumNumber {
@@ -392,7 +500,7 @@ func (x Mount_BindRecursion) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mount_BindRecursion.Descriptor instead.
 func (Mount_BindRecursion) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 1}
 }
 
 type RestartPolicy_Condition int32
@@ -432,11 +540,11 @@ func (x RestartPolicy_Condition) String() string {
 }
 
 func (RestartPolicy_Condition) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[7].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[9].Descriptor()
 }
 
 func (RestartPolicy_Condition) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[7]
+	return &file_minid_v1_specs_proto_enumTypes[9]
 }
 
 func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
@@ -445,7 +553,7 @@ func (x RestartPolicy_Condition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartPolicy_Condition.Descriptor instead.
 func (RestartPolicy_Condition) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20, 0}
 }
 
 type PortConfig_Protocol int32
@@ -484,11 +592,11 @@ func (x PortConfig_Protocol) String() string {
 }
 
 func (PortConfig_Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[8].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[10].Descriptor()
 }
 
 func (PortConfig_Protocol) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[8]
+	return &file_minid_v1_specs_proto_enumTypes[10]
 }
 
 func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
@@ -497,7 +605,7 @@ func (x PortConfig_Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Protocol.Descriptor instead.
 func (PortConfig_Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type PortConfig_Mode int32
@@ -533,11 +641,11 @@ func (x PortConfig_Mode) String() string {
 }
 
 func (PortConfig_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[9].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[11].Descriptor()
 }
 
 func (PortConfig_Mode) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[9]
+	return &file_minid_v1_specs_proto_enumTypes[11]
 }
 
 func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
@@ -546,7 +654,7 @@ func (x PortConfig_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Mode.Descriptor instead.
 func (PortConfig_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 1}
 }
 
 // Policy says which tasks a node's published port leads to (mode ingress).
@@ -586,11 +694,11 @@ func (x PortConfig_Policy) String() string {
 }
 
 func (PortConfig_Policy) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[10].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[12].Descriptor()
 }
 
 func (PortConfig_Policy) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[10]
+	return &file_minid_v1_specs_proto_enumTypes[12]
 }
 
 func (x PortConfig_Policy) Number() protoreflect.EnumNumber {
@@ -599,7 +707,7 @@ func (x PortConfig_Policy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Policy.Descriptor instead.
 func (PortConfig_Policy) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 2}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 2}
 }
 
 // Source says which client address a task sees (mode ingress).
@@ -639,11 +747,11 @@ func (x PortConfig_Source) String() string {
 }
 
 func (PortConfig_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[11].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[13].Descriptor()
 }
 
 func (PortConfig_Source) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[11]
+	return &file_minid_v1_specs_proto_enumTypes[13]
 }
 
 func (x PortConfig_Source) Number() protoreflect.EnumNumber {
@@ -652,7 +760,7 @@ func (x PortConfig_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortConfig_Source.Descriptor instead.
 func (PortConfig_Source) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18, 3}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 3}
 }
 
 type NetworkSpec_Driver int32
@@ -691,11 +799,11 @@ func (x NetworkSpec_Driver) String() string {
 }
 
 func (NetworkSpec_Driver) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[12].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[14].Descriptor()
 }
 
 func (NetworkSpec_Driver) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[12]
+	return &file_minid_v1_specs_proto_enumTypes[14]
 }
 
 func (x NetworkSpec_Driver) Number() protoreflect.EnumNumber {
@@ -704,7 +812,7 @@ func (x NetworkSpec_Driver) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NetworkSpec_Driver.Descriptor instead.
 func (NetworkSpec_Driver) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type UpdateConfig_FailureAction int32
@@ -745,11 +853,11 @@ func (x UpdateConfig_FailureAction) String() string {
 }
 
 func (UpdateConfig_FailureAction) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[13].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[15].Descriptor()
 }
 
 func (UpdateConfig_FailureAction) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[13]
+	return &file_minid_v1_specs_proto_enumTypes[15]
 }
 
 func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
@@ -758,7 +866,7 @@ func (x UpdateConfig_FailureAction) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_FailureAction.Descriptor instead.
 func (UpdateConfig_FailureAction) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 0}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type UpdateConfig_Order int32
@@ -795,11 +903,11 @@ func (x UpdateConfig_Order) String() string {
 }
 
 func (UpdateConfig_Order) Descriptor() protoreflect.EnumDescriptor {
-	return file_minid_v1_specs_proto_enumTypes[14].Descriptor()
+	return file_minid_v1_specs_proto_enumTypes[16].Descriptor()
 }
 
 func (UpdateConfig_Order) Type() protoreflect.EnumType {
-	return &file_minid_v1_specs_proto_enumTypes[14]
+	return &file_minid_v1_specs_proto_enumTypes[16]
 }
 
 func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
@@ -808,7 +916,7 @@ func (x UpdateConfig_Order) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateConfig_Order.Descriptor instead.
 func (UpdateConfig_Order) EnumDescriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22, 1}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{26, 1}
 }
 
 type ClusterSpec struct {
@@ -832,8 +940,15 @@ type ClusterSpec struct {
 	// UDP port of the overlays' VXLAN; from `swarm init` only. 4789.
 	DataPathPort      uint32            `protobuf:"varint,9,opt,name=data_path_port,json=dataPathPort,proto3" json:"data_path_port,omitempty"`
 	PlacementStrategy PlacementStrategy `protobuf:"varint,10,opt,name=placement_strategy,json=placementStrategy,proto3,enum=minid.v1.PlacementStrategy" json:"placement_strategy,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// How long tasks of a node that is down are kept before they count as
+	// ORPHANED; 24 h.
+	OrphanTime *durationpb.Duration `protobuf:"bytes,11,opt,name=orphan_time,json=orphanTime,proto3" json:"orphan_time,omitempty"`
+	// Whether services are spread anew when a node joins.
+	RebalanceOnJoin bool `protobuf:"varint,12,opt,name=rebalance_on_join,json=rebalanceOnJoin,proto3" json:"rebalance_on_join,omitempty"`
+	// How long a key of encrypted networks is in use; 12 h, at least 1 minute.
+	NetworkKeyPeriod *durationpb.Duration `protobuf:"bytes,13,opt,name=network_key_period,json=networkKeyPeriod,proto3" json:"network_key_period,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClusterSpec) Reset() {
@@ -936,12 +1051,36 @@ func (x *ClusterSpec) GetPlacementStrategy() PlacementStrategy {
 	return PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED
 }
 
+func (x *ClusterSpec) GetOrphanTime() *durationpb.Duration {
+	if x != nil {
+		return x.OrphanTime
+	}
+	return nil
+}
+
+func (x *ClusterSpec) GetRebalanceOnJoin() bool {
+	if x != nil {
+		return x.RebalanceOnJoin
+	}
+	return false
+}
+
+func (x *ClusterSpec) GetNetworkKeyPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.NetworkKeyPeriod
+	}
+	return nil
+}
+
 type NodeSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Labels map[string]string      `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// As wanted; the node's certificate follows.
-	Role          NodeRole         `protobuf:"varint,2,opt,name=role,proto3,enum=minid.v1.NodeRole" json:"role,omitempty"`
-	Availability  NodeAvailability `protobuf:"varint,3,opt,name=availability,proto3,enum=minid.v1.NodeAvailability" json:"availability,omitempty"`
+	Role         NodeRole         `protobuf:"varint,2,opt,name=role,proto3,enum=minid.v1.NodeRole" json:"role,omitempty"`
+	Availability NodeAvailability `protobuf:"varint,3,opt,name=availability,proto3,enum=minid.v1.NodeAvailability" json:"availability,omitempty"`
+	// When draining ends waiting for replacements and stops what is left; 10 min
+	// when unset.
+	DrainDeadline *durationpb.Duration `protobuf:"bytes,4,opt,name=drain_deadline,json=drainDeadline,proto3" json:"drain_deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -997,6 +1136,13 @@ func (x *NodeSpec) GetAvailability() NodeAvailability {
 	return NodeAvailability_NODE_AVAILABILITY_UNSPECIFIED
 }
 
+func (x *NodeSpec) GetDrainDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.DrainDeadline
+	}
+	return nil
+}
+
 type ServiceSpec struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1006,11 +1152,15 @@ type ServiceSpec struct {
 	//
 	//	*ServiceSpec_Replicated
 	//	*ServiceSpec_Global
+	//	*ServiceSpec_ReplicatedJob
+	//	*ServiceSpec_GlobalJob
 	Mode         isServiceSpec_Mode `protobuf_oneof:"mode"`
 	Update       *UpdateConfig      `protobuf:"bytes,6,opt,name=update,proto3" json:"update,omitempty"`
 	EndpointMode EndpointMode       `protobuf:"varint,7,opt,name=endpoint_mode,json=endpointMode,proto3,enum=minid.v1.EndpointMode" json:"endpoint_mode,omitempty"`
 	// How a rollback goes; the defaults of update when unset.
-	Rollback      *UpdateConfig `protobuf:"bytes,8,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	Rollback *UpdateConfig `protobuf:"bytes,8,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// Of the two kinds of jobs.
+	Job           *JobConfig `protobuf:"bytes,11,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1091,6 +1241,24 @@ func (x *ServiceSpec) GetGlobal() *GlobalMode {
 	return nil
 }
 
+func (x *ServiceSpec) GetReplicatedJob() *ReplicatedJob {
+	if x != nil {
+		if x, ok := x.Mode.(*ServiceSpec_ReplicatedJob); ok {
+			return x.ReplicatedJob
+		}
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetGlobalJob() *GlobalJob {
+	if x != nil {
+		if x, ok := x.Mode.(*ServiceSpec_GlobalJob); ok {
+			return x.GlobalJob
+		}
+	}
+	return nil
+}
+
 func (x *ServiceSpec) GetUpdate() *UpdateConfig {
 	if x != nil {
 		return x.Update
@@ -1112,6 +1280,13 @@ func (x *ServiceSpec) GetRollback() *UpdateConfig {
 	return nil
 }
 
+func (x *ServiceSpec) GetJob() *JobConfig {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 type isServiceSpec_Mode interface {
 	isServiceSpec_Mode()
 }
@@ -1124,9 +1299,21 @@ type ServiceSpec_Global struct {
 	Global *GlobalMode `protobuf:"bytes,5,opt,name=global,proto3,oneof"`
 }
 
+type ServiceSpec_ReplicatedJob struct {
+	ReplicatedJob *ReplicatedJob `protobuf:"bytes,9,opt,name=replicated_job,json=replicatedJob,proto3,oneof"`
+}
+
+type ServiceSpec_GlobalJob struct {
+	GlobalJob *GlobalJob `protobuf:"bytes,10,opt,name=global_job,json=globalJob,proto3,oneof"`
+}
+
 func (*ServiceSpec_Replicated) isServiceSpec_Mode() {}
 
 func (*ServiceSpec_Global) isServiceSpec_Mode() {}
+
+func (*ServiceSpec_ReplicatedJob) isServiceSpec_Mode() {}
+
+func (*ServiceSpec_GlobalJob) isServiceSpec_Mode() {}
 
 type ReplicatedMode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1209,6 +1396,246 @@ func (*GlobalMode) Descriptor() ([]byte, []int) {
 	return file_minid_v1_specs_proto_rawDescGZIP(), []int{4}
 }
 
+// ReplicatedJob runs tasks until so many have completed.
+type ReplicatedJob struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks at a time; 0 is as many as completions.
+	MaxConcurrent uint64 `protobuf:"varint,1,opt,name=max_concurrent,json=maxConcurrent,proto3" json:"max_concurrent,omitempty"`
+	// Tasks that have to complete; 1 when 0.
+	Completions   uint64 `protobuf:"varint,2,opt,name=completions,proto3" json:"completions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicatedJob) Reset() {
+	*x = ReplicatedJob{}
+	mi := &file_minid_v1_specs_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicatedJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicatedJob) ProtoMessage() {}
+
+func (x *ReplicatedJob) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicatedJob.ProtoReflect.Descriptor instead.
+func (*ReplicatedJob) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReplicatedJob) GetMaxConcurrent() uint64 {
+	if x != nil {
+		return x.MaxConcurrent
+	}
+	return 0
+}
+
+func (x *ReplicatedJob) GetCompletions() uint64 {
+	if x != nil {
+		return x.Completions
+	}
+	return 0
+}
+
+// GlobalJob runs one task to its completion on each node that fits.
+type GlobalJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GlobalJob) Reset() {
+	*x = GlobalJob{}
+	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GlobalJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GlobalJob) ProtoMessage() {}
+
+func (x *GlobalJob) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GlobalJob.ProtoReflect.Descriptor instead.
+func (*GlobalJob) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{6}
+}
+
+// JobConfig says how the runs of a job begin and end. How often a failed task
+// is tried again is its restart policy's: once max_attempts are used up, the
+// run has failed.
+type JobConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long a run may take, from its start; then it has failed. Unset or 0 is
+	// without limit.
+	Deadline *durationpb.Duration `protobuf:"bytes,1,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// How long a run's tasks are kept after its end. With that of a job without a
+	// schedule the service is removed. Unset is for good.
+	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// Unset: the job runs once for each version of its task spec.
+	Schedule      *JobSchedule `protobuf:"bytes,3,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobConfig) Reset() {
+	*x = JobConfig{}
+	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobConfig) ProtoMessage() {}
+
+func (x *JobConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobConfig.ProtoReflect.Descriptor instead.
+func (*JobConfig) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *JobConfig) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *JobConfig) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *JobConfig) GetSchedule() *JobSchedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+// JobSchedule starts a run at every time that a cron expression names.
+type JobSchedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Five fields as in crontab(5), or @hourly and the like.
+	Cron string `protobuf:"bytes,1,opt,name=cron,proto3" json:"cron,omitempty"`
+	// As in the IANA database: "Europe/Berlin". UTC when empty.
+	Timezone    string                  `protobuf:"bytes,2,opt,name=timezone,proto3" json:"timezone,omitempty"`
+	Concurrency JobSchedule_Concurrency `protobuf:"varint,3,opt,name=concurrency,proto3,enum=minid.v1.JobSchedule_Concurrency" json:"concurrency,omitempty"`
+	Missed      JobSchedule_Missed      `protobuf:"varint,4,opt,name=missed,proto3,enum=minid.v1.JobSchedule_Missed" json:"missed,omitempty"`
+	// Starts nothing by itself.
+	Paused        bool `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobSchedule) Reset() {
+	*x = JobSchedule{}
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobSchedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobSchedule) ProtoMessage() {}
+
+func (x *JobSchedule) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobSchedule.ProtoReflect.Descriptor instead.
+func (*JobSchedule) Descriptor() ([]byte, []int) {
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *JobSchedule) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *JobSchedule) GetTimezone() string {
+	if x != nil {
+		return x.Timezone
+	}
+	return ""
+}
+
+func (x *JobSchedule) GetConcurrency() JobSchedule_Concurrency {
+	if x != nil {
+		return x.Concurrency
+	}
+	return JobSchedule_CONCURRENCY_UNSPECIFIED
+}
+
+func (x *JobSchedule) GetMissed() JobSchedule_Missed {
+	if x != nil {
+		return x.Missed
+	}
+	return JobSchedule_MISSED_UNSPECIFIED
+}
+
+func (x *JobSchedule) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
 // TaskSpec is what a task is made from. Changing it makes a new spec version;
 // a rolling update replaces the tasks unless only placement, restart policy,
 // pull credentials or ports of mode ingress changed (orchestrator.NeedsReplacement).
@@ -1232,7 +1659,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[5]
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1671,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[5]
+	mi := &file_minid_v1_specs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1684,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{5}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TaskSpec) GetContainer() *ContainerSpec {
@@ -1330,7 +1757,7 @@ type NetworkAttachment struct {
 
 func (x *NetworkAttachment) Reset() {
 	*x = NetworkAttachment{}
-	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1769,7 @@ func (x *NetworkAttachment) String() string {
 func (*NetworkAttachment) ProtoMessage() {}
 
 func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[6]
+	mi := &file_minid_v1_specs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1782,7 @@ func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
 func (*NetworkAttachment) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{6}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NetworkAttachment) GetNetworkId() string {
@@ -1437,7 +1864,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1449,7 +1876,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[7]
+	mi := &file_minid_v1_specs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1462,7 +1889,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{7}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -1705,7 +2132,7 @@ type HealthConfig struct {
 
 func (x *HealthConfig) Reset() {
 	*x = HealthConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1717,7 +2144,7 @@ func (x *HealthConfig) String() string {
 func (*HealthConfig) ProtoMessage() {}
 
 func (x *HealthConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[8]
+	mi := &file_minid_v1_specs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1730,7 +2157,7 @@ func (x *HealthConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthConfig.ProtoReflect.Descriptor instead.
 func (*HealthConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{8}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HealthConfig) GetTest() []string {
@@ -1795,7 +2222,7 @@ type Ulimit struct {
 
 func (x *Ulimit) Reset() {
 	*x = Ulimit{}
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +2234,7 @@ func (x *Ulimit) String() string {
 func (*Ulimit) ProtoMessage() {}
 
 func (x *Ulimit) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[9]
+	mi := &file_minid_v1_specs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +2247,7 @@ func (x *Ulimit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
 func (*Ulimit) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{9}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ulimit) GetName() string {
@@ -1859,7 +2286,7 @@ type DNSConfig struct {
 
 func (x *DNSConfig) Reset() {
 	*x = DNSConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1871,7 +2298,7 @@ func (x *DNSConfig) String() string {
 func (*DNSConfig) ProtoMessage() {}
 
 func (x *DNSConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[10]
+	mi := &file_minid_v1_specs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1884,7 +2311,7 @@ func (x *DNSConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSConfig.ProtoReflect.Descriptor instead.
 func (*DNSConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{10}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DNSConfig) GetServers() []string {
@@ -1918,7 +2345,7 @@ type ImagePlatform struct {
 
 func (x *ImagePlatform) Reset() {
 	*x = ImagePlatform{}
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2357,7 @@ func (x *ImagePlatform) String() string {
 func (*ImagePlatform) ProtoMessage() {}
 
 func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[11]
+	mi := &file_minid_v1_specs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2370,7 @@ func (x *ImagePlatform) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagePlatform.ProtoReflect.Descriptor instead.
 func (*ImagePlatform) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{11}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ImagePlatform) GetOs() string {
@@ -1986,7 +2413,7 @@ type Mount struct {
 
 func (x *Mount) Reset() {
 	*x = Mount{}
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2425,7 @@ func (x *Mount) String() string {
 func (*Mount) ProtoMessage() {}
 
 func (x *Mount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[12]
+	mi := &file_minid_v1_specs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2438,7 @@ func (x *Mount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mount.ProtoReflect.Descriptor instead.
 func (*Mount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{12}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Mount) GetType() Mount_Type {
@@ -2109,7 +2536,7 @@ type FileReference struct {
 
 func (x *FileReference) Reset() {
 	*x = FileReference{}
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2548,7 @@ func (x *FileReference) String() string {
 func (*FileReference) ProtoMessage() {}
 
 func (x *FileReference) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[13]
+	mi := &file_minid_v1_specs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2561,7 @@ func (x *FileReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileReference.ProtoReflect.Descriptor instead.
 func (*FileReference) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{13}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FileReference) GetId() string {
@@ -2199,7 +2626,7 @@ type ResourceRequirements struct {
 
 func (x *ResourceRequirements) Reset() {
 	*x = ResourceRequirements{}
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2638,7 @@ func (x *ResourceRequirements) String() string {
 func (*ResourceRequirements) ProtoMessage() {}
 
 func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[14]
+	mi := &file_minid_v1_specs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2651,7 @@ func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceRequirements.ProtoReflect.Descriptor instead.
 func (*ResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{14}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResourceRequirements) GetLimitNanoCpus() int64 {
@@ -2294,7 +2721,7 @@ type GenericRequest struct {
 
 func (x *GenericRequest) Reset() {
 	*x = GenericRequest{}
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2306,7 +2733,7 @@ func (x *GenericRequest) String() string {
 func (*GenericRequest) ProtoMessage() {}
 
 func (x *GenericRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[15]
+	mi := &file_minid_v1_specs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2319,7 +2746,7 @@ func (x *GenericRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GenericRequest.ProtoReflect.Descriptor instead.
 func (*GenericRequest) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{15}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GenericRequest) GetKind() string {
@@ -2353,7 +2780,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2792,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[16]
+	mi := &file_minid_v1_specs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2805,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{16}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestartPolicy) GetCondition() RestartPolicy_Condition {
@@ -2430,7 +2857,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2869,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[17]
+	mi := &file_minid_v1_specs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2882,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{17}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Placement) GetConstraints() []string {
@@ -2496,7 +2923,7 @@ type PortConfig struct {
 
 func (x *PortConfig) Reset() {
 	*x = PortConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[18]
+	mi := &file_minid_v1_specs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2508,7 +2935,7 @@ func (x *PortConfig) String() string {
 func (*PortConfig) ProtoMessage() {}
 
 func (x *PortConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[18]
+	mi := &file_minid_v1_specs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2521,7 +2948,7 @@ func (x *PortConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortConfig.ProtoReflect.Descriptor instead.
 func (*PortConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{18}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PortConfig) GetProtocol() PortConfig_Protocol {
@@ -2600,7 +3027,7 @@ type NetworkSpec struct {
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[19]
+	mi := &file_minid_v1_specs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2612,7 +3039,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[19]
+	mi := &file_minid_v1_specs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2625,7 +3052,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{19}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NetworkSpec) GetName() string {
@@ -2720,7 +3147,7 @@ type AddressPool struct {
 
 func (x *AddressPool) Reset() {
 	*x = AddressPool{}
-	mi := &file_minid_v1_specs_proto_msgTypes[20]
+	mi := &file_minid_v1_specs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +3159,7 @@ func (x *AddressPool) String() string {
 func (*AddressPool) ProtoMessage() {}
 
 func (x *AddressPool) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[20]
+	mi := &file_minid_v1_specs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3172,7 @@ func (x *AddressPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressPool.ProtoReflect.Descriptor instead.
 func (*AddressPool) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{20}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AddressPool) GetSubnet() string {
@@ -2782,7 +3209,7 @@ type LogConfig struct {
 
 func (x *LogConfig) Reset() {
 	*x = LogConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[21]
+	mi := &file_minid_v1_specs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3221,7 @@ func (x *LogConfig) String() string {
 func (*LogConfig) ProtoMessage() {}
 
 func (x *LogConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[21]
+	mi := &file_minid_v1_specs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3234,7 @@ func (x *LogConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogConfig.ProtoReflect.Descriptor instead.
 func (*LogConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{21}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogConfig) GetMaxSizeBytes() int64 {
@@ -2843,7 +3270,7 @@ type UpdateConfig struct {
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_minid_v1_specs_proto_msgTypes[22]
+	mi := &file_minid_v1_specs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +3282,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[22]
+	mi := &file_minid_v1_specs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +3295,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{22}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -2932,7 +3359,7 @@ type SecretSpec struct {
 
 func (x *SecretSpec) Reset() {
 	*x = SecretSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[23]
+	mi := &file_minid_v1_specs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2944,7 +3371,7 @@ func (x *SecretSpec) String() string {
 func (*SecretSpec) ProtoMessage() {}
 
 func (x *SecretSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[23]
+	mi := &file_minid_v1_specs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2957,7 +3384,7 @@ func (x *SecretSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSpec.ProtoReflect.Descriptor instead.
 func (*SecretSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SecretSpec) GetName() string {
@@ -2993,7 +3420,7 @@ type ConfigSpec struct {
 
 func (x *ConfigSpec) Reset() {
 	*x = ConfigSpec{}
-	mi := &file_minid_v1_specs_proto_msgTypes[24]
+	mi := &file_minid_v1_specs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3005,7 +3432,7 @@ func (x *ConfigSpec) String() string {
 func (*ConfigSpec) ProtoMessage() {}
 
 func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_specs_proto_msgTypes[24]
+	mi := &file_minid_v1_specs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3018,7 +3445,7 @@ func (x *ConfigSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigSpec.ProtoReflect.Descriptor instead.
 func (*ConfigSpec) Descriptor() ([]byte, []int) {
-	return file_minid_v1_specs_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_specs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConfigSpec) GetName() string {
@@ -3046,7 +3473,7 @@ var File_minid_v1_specs_proto protoreflect.FileDescriptor
 
 const file_minid_v1_specs_proto_rawDesc = "" +
 	"\n" +
-	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf7\x03\n" +
+	"\x14minid/v1/specs.proto\x12\bminid.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x05\n" +
 	"\vClusterSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12D\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12,\n" +
@@ -3059,14 +3486,19 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x12subnet_mask_length\x18\b \x01(\rR\x10subnetMaskLength\x12$\n" +
 	"\x0edata_path_port\x18\t \x01(\rR\fdataPathPort\x12J\n" +
 	"\x12placement_strategy\x18\n" +
-	" \x01(\x0e2\x1b.minid.v1.PlacementStrategyR\x11placementStrategy\"\xe5\x01\n" +
+	" \x01(\x0e2\x1b.minid.v1.PlacementStrategyR\x11placementStrategy\x12:\n" +
+	"\vorphan_time\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"orphanTime\x12*\n" +
+	"\x11rebalance_on_join\x18\f \x01(\bR\x0frebalanceOnJoin\x12G\n" +
+	"\x12network_key_period\x18\r \x01(\v2\x19.google.protobuf.DurationR\x10networkKeyPeriod\"\xa7\x02\n" +
 	"\bNodeSpec\x126\n" +
 	"\x06labels\x18\x01 \x03(\v2\x1e.minid.v1.NodeSpec.LabelsEntryR\x06labels\x12&\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x12.minid.v1.NodeRoleR\x04role\x12>\n" +
-	"\favailability\x18\x03 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x1a9\n" +
+	"\favailability\x18\x03 \x01(\x0e2\x1a.minid.v1.NodeAvailabilityR\favailability\x12@\n" +
+	"\x0edrain_deadline\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rdrainDeadline\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd4\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x04\n" +
 	"\vServiceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\x06labels\x18\x02 \x03(\v2!.minid.v1.ServiceSpec.LabelsEntryR\x06labels\x12&\n" +
@@ -3074,10 +3506,15 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\n" +
 	"replicated\x18\x04 \x01(\v2\x18.minid.v1.ReplicatedModeH\x00R\n" +
 	"replicated\x12.\n" +
-	"\x06global\x18\x05 \x01(\v2\x14.minid.v1.GlobalModeH\x00R\x06global\x12.\n" +
+	"\x06global\x18\x05 \x01(\v2\x14.minid.v1.GlobalModeH\x00R\x06global\x12@\n" +
+	"\x0ereplicated_job\x18\t \x01(\v2\x17.minid.v1.ReplicatedJobH\x00R\rreplicatedJob\x124\n" +
+	"\n" +
+	"global_job\x18\n" +
+	" \x01(\v2\x13.minid.v1.GlobalJobH\x00R\tglobalJob\x12.\n" +
 	"\x06update\x18\x06 \x01(\v2\x16.minid.v1.UpdateConfigR\x06update\x12;\n" +
 	"\rendpoint_mode\x18\a \x01(\x0e2\x16.minid.v1.EndpointModeR\fendpointMode\x122\n" +
-	"\brollback\x18\b \x01(\v2\x16.minid.v1.UpdateConfigR\brollback\x1a9\n" +
+	"\brollback\x18\b \x01(\v2\x16.minid.v1.UpdateConfigR\brollback\x12%\n" +
+	"\x03job\x18\v \x01(\v2\x13.minid.v1.JobConfigR\x03job\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
@@ -3085,7 +3522,30 @@ const file_minid_v1_specs_proto_rawDesc = "" +
 	"\x0eReplicatedMode\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x04R\breplicas\"\f\n" +
 	"\n" +
-	"GlobalMode\"\x94\x03\n" +
+	"GlobalMode\"X\n" +
+	"\rReplicatedJob\x12%\n" +
+	"\x0emax_concurrent\x18\x01 \x01(\x04R\rmaxConcurrent\x12 \n" +
+	"\vcompletions\x18\x02 \x01(\x04R\vcompletions\"\v\n" +
+	"\tGlobalJob\"\xa2\x01\n" +
+	"\tJobConfig\x125\n" +
+	"\bdeadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12+\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x121\n" +
+	"\bschedule\x18\x03 \x01(\v2\x15.minid.v1.JobScheduleR\bschedule\"\x8c\x03\n" +
+	"\vJobSchedule\x12\x12\n" +
+	"\x04cron\x18\x01 \x01(\tR\x04cron\x12\x1a\n" +
+	"\btimezone\x18\x02 \x01(\tR\btimezone\x12C\n" +
+	"\vconcurrency\x18\x03 \x01(\x0e2!.minid.v1.JobSchedule.ConcurrencyR\vconcurrency\x124\n" +
+	"\x06missed\x18\x04 \x01(\x0e2\x1c.minid.v1.JobSchedule.MissedR\x06missed\x12\x16\n" +
+	"\x06paused\x18\x05 \x01(\bR\x06paused\"r\n" +
+	"\vConcurrency\x12\x1b\n" +
+	"\x17CONCURRENCY_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CONCURRENCY_ALLOW\x10\x01\x12\x16\n" +
+	"\x12CONCURRENCY_FORBID\x10\x02\x12\x17\n" +
+	"\x13CONCURRENCY_REPLACE\x10\x03\"F\n" +
+	"\x06Missed\x12\x16\n" +
+	"\x12MISSED_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fMISSED_RUN_ONCE\x10\x01\x12\x0f\n" +
+	"\vMISSED_SKIP\x10\x02\"\x94\x03\n" +
 	"\bTaskSpec\x125\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x17.minid.v1.ContainerSpecR\tcontainer\x12<\n" +
 	"\tresources\x18\x02 \x01(\v2\x1e.minid.v1.ResourceRequirementsR\tresources\x121\n" +
@@ -3345,120 +3805,137 @@ func file_minid_v1_specs_proto_rawDescGZIP() []byte {
 	return file_minid_v1_specs_proto_rawDescData
 }
 
-var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 15)
-var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_minid_v1_specs_proto_enumTypes = make([]protoimpl.EnumInfo, 17)
+var file_minid_v1_specs_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_minid_v1_specs_proto_goTypes = []any{
 	(PlacementStrategy)(0),          // 0: minid.v1.PlacementStrategy
 	(NodeRole)(0),                   // 1: minid.v1.NodeRole
 	(NodeAvailability)(0),           // 2: minid.v1.NodeAvailability
 	(EndpointMode)(0),               // 3: minid.v1.EndpointMode
-	(HealthConfig_Action)(0),        // 4: minid.v1.HealthConfig.Action
-	(Mount_Type)(0),                 // 5: minid.v1.Mount.Type
-	(Mount_BindRecursion)(0),        // 6: minid.v1.Mount.BindRecursion
-	(RestartPolicy_Condition)(0),    // 7: minid.v1.RestartPolicy.Condition
-	(PortConfig_Protocol)(0),        // 8: minid.v1.PortConfig.Protocol
-	(PortConfig_Mode)(0),            // 9: minid.v1.PortConfig.Mode
-	(PortConfig_Policy)(0),          // 10: minid.v1.PortConfig.Policy
-	(PortConfig_Source)(0),          // 11: minid.v1.PortConfig.Source
-	(NetworkSpec_Driver)(0),         // 12: minid.v1.NetworkSpec.Driver
-	(UpdateConfig_FailureAction)(0), // 13: minid.v1.UpdateConfig.FailureAction
-	(UpdateConfig_Order)(0),         // 14: minid.v1.UpdateConfig.Order
-	(*ClusterSpec)(nil),             // 15: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),                // 16: minid.v1.NodeSpec
-	(*ServiceSpec)(nil),             // 17: minid.v1.ServiceSpec
-	(*ReplicatedMode)(nil),          // 18: minid.v1.ReplicatedMode
-	(*GlobalMode)(nil),              // 19: minid.v1.GlobalMode
-	(*TaskSpec)(nil),                // 20: minid.v1.TaskSpec
-	(*NetworkAttachment)(nil),       // 21: minid.v1.NetworkAttachment
-	(*ContainerSpec)(nil),           // 22: minid.v1.ContainerSpec
-	(*HealthConfig)(nil),            // 23: minid.v1.HealthConfig
-	(*Ulimit)(nil),                  // 24: minid.v1.Ulimit
-	(*DNSConfig)(nil),               // 25: minid.v1.DNSConfig
-	(*ImagePlatform)(nil),           // 26: minid.v1.ImagePlatform
-	(*Mount)(nil),                   // 27: minid.v1.Mount
-	(*FileReference)(nil),           // 28: minid.v1.FileReference
-	(*ResourceRequirements)(nil),    // 29: minid.v1.ResourceRequirements
-	(*GenericRequest)(nil),          // 30: minid.v1.GenericRequest
-	(*RestartPolicy)(nil),           // 31: minid.v1.RestartPolicy
-	(*Placement)(nil),               // 32: minid.v1.Placement
-	(*PortConfig)(nil),              // 33: minid.v1.PortConfig
-	(*NetworkSpec)(nil),             // 34: minid.v1.NetworkSpec
-	(*AddressPool)(nil),             // 35: minid.v1.AddressPool
-	(*LogConfig)(nil),               // 36: minid.v1.LogConfig
-	(*UpdateConfig)(nil),            // 37: minid.v1.UpdateConfig
-	(*SecretSpec)(nil),              // 38: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),              // 39: minid.v1.ConfigSpec
-	nil,                             // 40: minid.v1.NodeSpec.LabelsEntry
-	nil,                             // 41: minid.v1.ServiceSpec.LabelsEntry
-	nil,                             // 42: minid.v1.ContainerSpec.LabelsEntry
-	nil,                             // 43: minid.v1.ContainerSpec.SysctlsEntry
-	nil,                             // 44: minid.v1.NetworkSpec.LabelsEntry
-	nil,                             // 45: minid.v1.SecretSpec.LabelsEntry
-	nil,                             // 46: minid.v1.ConfigSpec.LabelsEntry
-	(*durationpb.Duration)(nil),     // 47: google.protobuf.Duration
+	(JobSchedule_Concurrency)(0),    // 4: minid.v1.JobSchedule.Concurrency
+	(JobSchedule_Missed)(0),         // 5: minid.v1.JobSchedule.Missed
+	(HealthConfig_Action)(0),        // 6: minid.v1.HealthConfig.Action
+	(Mount_Type)(0),                 // 7: minid.v1.Mount.Type
+	(Mount_BindRecursion)(0),        // 8: minid.v1.Mount.BindRecursion
+	(RestartPolicy_Condition)(0),    // 9: minid.v1.RestartPolicy.Condition
+	(PortConfig_Protocol)(0),        // 10: minid.v1.PortConfig.Protocol
+	(PortConfig_Mode)(0),            // 11: minid.v1.PortConfig.Mode
+	(PortConfig_Policy)(0),          // 12: minid.v1.PortConfig.Policy
+	(PortConfig_Source)(0),          // 13: minid.v1.PortConfig.Source
+	(NetworkSpec_Driver)(0),         // 14: minid.v1.NetworkSpec.Driver
+	(UpdateConfig_FailureAction)(0), // 15: minid.v1.UpdateConfig.FailureAction
+	(UpdateConfig_Order)(0),         // 16: minid.v1.UpdateConfig.Order
+	(*ClusterSpec)(nil),             // 17: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),                // 18: minid.v1.NodeSpec
+	(*ServiceSpec)(nil),             // 19: minid.v1.ServiceSpec
+	(*ReplicatedMode)(nil),          // 20: minid.v1.ReplicatedMode
+	(*GlobalMode)(nil),              // 21: minid.v1.GlobalMode
+	(*ReplicatedJob)(nil),           // 22: minid.v1.ReplicatedJob
+	(*GlobalJob)(nil),               // 23: minid.v1.GlobalJob
+	(*JobConfig)(nil),               // 24: minid.v1.JobConfig
+	(*JobSchedule)(nil),             // 25: minid.v1.JobSchedule
+	(*TaskSpec)(nil),                // 26: minid.v1.TaskSpec
+	(*NetworkAttachment)(nil),       // 27: minid.v1.NetworkAttachment
+	(*ContainerSpec)(nil),           // 28: minid.v1.ContainerSpec
+	(*HealthConfig)(nil),            // 29: minid.v1.HealthConfig
+	(*Ulimit)(nil),                  // 30: minid.v1.Ulimit
+	(*DNSConfig)(nil),               // 31: minid.v1.DNSConfig
+	(*ImagePlatform)(nil),           // 32: minid.v1.ImagePlatform
+	(*Mount)(nil),                   // 33: minid.v1.Mount
+	(*FileReference)(nil),           // 34: minid.v1.FileReference
+	(*ResourceRequirements)(nil),    // 35: minid.v1.ResourceRequirements
+	(*GenericRequest)(nil),          // 36: minid.v1.GenericRequest
+	(*RestartPolicy)(nil),           // 37: minid.v1.RestartPolicy
+	(*Placement)(nil),               // 38: minid.v1.Placement
+	(*PortConfig)(nil),              // 39: minid.v1.PortConfig
+	(*NetworkSpec)(nil),             // 40: minid.v1.NetworkSpec
+	(*AddressPool)(nil),             // 41: minid.v1.AddressPool
+	(*LogConfig)(nil),               // 42: minid.v1.LogConfig
+	(*UpdateConfig)(nil),            // 43: minid.v1.UpdateConfig
+	(*SecretSpec)(nil),              // 44: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),              // 45: minid.v1.ConfigSpec
+	nil,                             // 46: minid.v1.NodeSpec.LabelsEntry
+	nil,                             // 47: minid.v1.ServiceSpec.LabelsEntry
+	nil,                             // 48: minid.v1.ContainerSpec.LabelsEntry
+	nil,                             // 49: minid.v1.ContainerSpec.SysctlsEntry
+	nil,                             // 50: minid.v1.NetworkSpec.LabelsEntry
+	nil,                             // 51: minid.v1.SecretSpec.LabelsEntry
+	nil,                             // 52: minid.v1.ConfigSpec.LabelsEntry
+	(*durationpb.Duration)(nil),     // 53: google.protobuf.Duration
 }
 var file_minid_v1_specs_proto_depIdxs = []int32{
-	47, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
-	47, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
+	53, // 0: minid.v1.ClusterSpec.heartbeat_period:type_name -> google.protobuf.Duration
+	53, // 1: minid.v1.ClusterSpec.cert_expiry:type_name -> google.protobuf.Duration
 	0,  // 2: minid.v1.ClusterSpec.placement_strategy:type_name -> minid.v1.PlacementStrategy
-	40, // 3: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
-	1,  // 4: minid.v1.NodeSpec.role:type_name -> minid.v1.NodeRole
-	2,  // 5: minid.v1.NodeSpec.availability:type_name -> minid.v1.NodeAvailability
-	41, // 6: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
-	20, // 7: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
-	18, // 8: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
-	19, // 9: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
-	37, // 10: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
-	3,  // 11: minid.v1.ServiceSpec.endpoint_mode:type_name -> minid.v1.EndpointMode
-	37, // 12: minid.v1.ServiceSpec.rollback:type_name -> minid.v1.UpdateConfig
-	22, // 13: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
-	29, // 14: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
-	31, // 15: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
-	32, // 16: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
-	33, // 17: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
-	36, // 18: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
-	21, // 19: minid.v1.TaskSpec.networks:type_name -> minid.v1.NetworkAttachment
-	47, // 20: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	27, // 21: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
-	42, // 22: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
-	28, // 23: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
-	28, // 24: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
-	26, // 25: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
-	25, // 26: minid.v1.ContainerSpec.dns:type_name -> minid.v1.DNSConfig
-	23, // 27: minid.v1.ContainerSpec.health:type_name -> minid.v1.HealthConfig
-	43, // 28: minid.v1.ContainerSpec.sysctls:type_name -> minid.v1.ContainerSpec.SysctlsEntry
-	24, // 29: minid.v1.ContainerSpec.ulimits:type_name -> minid.v1.Ulimit
-	47, // 30: minid.v1.HealthConfig.interval:type_name -> google.protobuf.Duration
-	47, // 31: minid.v1.HealthConfig.timeout:type_name -> google.protobuf.Duration
-	47, // 32: minid.v1.HealthConfig.start_period:type_name -> google.protobuf.Duration
-	47, // 33: minid.v1.HealthConfig.start_interval:type_name -> google.protobuf.Duration
-	4,  // 34: minid.v1.HealthConfig.action:type_name -> minid.v1.HealthConfig.Action
-	5,  // 35: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
-	6,  // 36: minid.v1.Mount.bind_recursion:type_name -> minid.v1.Mount.BindRecursion
-	30, // 37: minid.v1.ResourceRequirements.generic:type_name -> minid.v1.GenericRequest
-	7,  // 38: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
-	47, // 39: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	47, // 40: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	47, // 41: minid.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	8,  // 42: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
-	9,  // 43: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
-	10, // 44: minid.v1.PortConfig.policy:type_name -> minid.v1.PortConfig.Policy
-	11, // 45: minid.v1.PortConfig.source:type_name -> minid.v1.PortConfig.Source
-	44, // 46: minid.v1.NetworkSpec.labels:type_name -> minid.v1.NetworkSpec.LabelsEntry
-	12, // 47: minid.v1.NetworkSpec.driver:type_name -> minid.v1.NetworkSpec.Driver
-	35, // 48: minid.v1.NetworkSpec.pools:type_name -> minid.v1.AddressPool
-	47, // 49: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
-	13, // 50: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
-	47, // 51: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
-	14, // 52: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
-	47, // 53: minid.v1.UpdateConfig.deadline:type_name -> google.protobuf.Duration
-	45, // 54: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
-	46, // 55: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	53, // 3: minid.v1.ClusterSpec.orphan_time:type_name -> google.protobuf.Duration
+	53, // 4: minid.v1.ClusterSpec.network_key_period:type_name -> google.protobuf.Duration
+	46, // 5: minid.v1.NodeSpec.labels:type_name -> minid.v1.NodeSpec.LabelsEntry
+	1,  // 6: minid.v1.NodeSpec.role:type_name -> minid.v1.NodeRole
+	2,  // 7: minid.v1.NodeSpec.availability:type_name -> minid.v1.NodeAvailability
+	53, // 8: minid.v1.NodeSpec.drain_deadline:type_name -> google.protobuf.Duration
+	47, // 9: minid.v1.ServiceSpec.labels:type_name -> minid.v1.ServiceSpec.LabelsEntry
+	26, // 10: minid.v1.ServiceSpec.task:type_name -> minid.v1.TaskSpec
+	20, // 11: minid.v1.ServiceSpec.replicated:type_name -> minid.v1.ReplicatedMode
+	21, // 12: minid.v1.ServiceSpec.global:type_name -> minid.v1.GlobalMode
+	22, // 13: minid.v1.ServiceSpec.replicated_job:type_name -> minid.v1.ReplicatedJob
+	23, // 14: minid.v1.ServiceSpec.global_job:type_name -> minid.v1.GlobalJob
+	43, // 15: minid.v1.ServiceSpec.update:type_name -> minid.v1.UpdateConfig
+	3,  // 16: minid.v1.ServiceSpec.endpoint_mode:type_name -> minid.v1.EndpointMode
+	43, // 17: minid.v1.ServiceSpec.rollback:type_name -> minid.v1.UpdateConfig
+	24, // 18: minid.v1.ServiceSpec.job:type_name -> minid.v1.JobConfig
+	53, // 19: minid.v1.JobConfig.deadline:type_name -> google.protobuf.Duration
+	53, // 20: minid.v1.JobConfig.ttl:type_name -> google.protobuf.Duration
+	25, // 21: minid.v1.JobConfig.schedule:type_name -> minid.v1.JobSchedule
+	4,  // 22: minid.v1.JobSchedule.concurrency:type_name -> minid.v1.JobSchedule.Concurrency
+	5,  // 23: minid.v1.JobSchedule.missed:type_name -> minid.v1.JobSchedule.Missed
+	28, // 24: minid.v1.TaskSpec.container:type_name -> minid.v1.ContainerSpec
+	35, // 25: minid.v1.TaskSpec.resources:type_name -> minid.v1.ResourceRequirements
+	37, // 26: minid.v1.TaskSpec.restart:type_name -> minid.v1.RestartPolicy
+	38, // 27: minid.v1.TaskSpec.placement:type_name -> minid.v1.Placement
+	39, // 28: minid.v1.TaskSpec.ports:type_name -> minid.v1.PortConfig
+	42, // 29: minid.v1.TaskSpec.log:type_name -> minid.v1.LogConfig
+	27, // 30: minid.v1.TaskSpec.networks:type_name -> minid.v1.NetworkAttachment
+	53, // 31: minid.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	33, // 32: minid.v1.ContainerSpec.mounts:type_name -> minid.v1.Mount
+	48, // 33: minid.v1.ContainerSpec.labels:type_name -> minid.v1.ContainerSpec.LabelsEntry
+	34, // 34: minid.v1.ContainerSpec.secrets:type_name -> minid.v1.FileReference
+	34, // 35: minid.v1.ContainerSpec.configs:type_name -> minid.v1.FileReference
+	32, // 36: minid.v1.ContainerSpec.platforms:type_name -> minid.v1.ImagePlatform
+	31, // 37: minid.v1.ContainerSpec.dns:type_name -> minid.v1.DNSConfig
+	29, // 38: minid.v1.ContainerSpec.health:type_name -> minid.v1.HealthConfig
+	49, // 39: minid.v1.ContainerSpec.sysctls:type_name -> minid.v1.ContainerSpec.SysctlsEntry
+	30, // 40: minid.v1.ContainerSpec.ulimits:type_name -> minid.v1.Ulimit
+	53, // 41: minid.v1.HealthConfig.interval:type_name -> google.protobuf.Duration
+	53, // 42: minid.v1.HealthConfig.timeout:type_name -> google.protobuf.Duration
+	53, // 43: minid.v1.HealthConfig.start_period:type_name -> google.protobuf.Duration
+	53, // 44: minid.v1.HealthConfig.start_interval:type_name -> google.protobuf.Duration
+	6,  // 45: minid.v1.HealthConfig.action:type_name -> minid.v1.HealthConfig.Action
+	7,  // 46: minid.v1.Mount.type:type_name -> minid.v1.Mount.Type
+	8,  // 47: minid.v1.Mount.bind_recursion:type_name -> minid.v1.Mount.BindRecursion
+	36, // 48: minid.v1.ResourceRequirements.generic:type_name -> minid.v1.GenericRequest
+	9,  // 49: minid.v1.RestartPolicy.condition:type_name -> minid.v1.RestartPolicy.Condition
+	53, // 50: minid.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	53, // 51: minid.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	53, // 52: minid.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	10, // 53: minid.v1.PortConfig.protocol:type_name -> minid.v1.PortConfig.Protocol
+	11, // 54: minid.v1.PortConfig.mode:type_name -> minid.v1.PortConfig.Mode
+	12, // 55: minid.v1.PortConfig.policy:type_name -> minid.v1.PortConfig.Policy
+	13, // 56: minid.v1.PortConfig.source:type_name -> minid.v1.PortConfig.Source
+	50, // 57: minid.v1.NetworkSpec.labels:type_name -> minid.v1.NetworkSpec.LabelsEntry
+	14, // 58: minid.v1.NetworkSpec.driver:type_name -> minid.v1.NetworkSpec.Driver
+	41, // 59: minid.v1.NetworkSpec.pools:type_name -> minid.v1.AddressPool
+	53, // 60: minid.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
+	15, // 61: minid.v1.UpdateConfig.failure_action:type_name -> minid.v1.UpdateConfig.FailureAction
+	53, // 62: minid.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
+	16, // 63: minid.v1.UpdateConfig.order:type_name -> minid.v1.UpdateConfig.Order
+	53, // 64: minid.v1.UpdateConfig.deadline:type_name -> google.protobuf.Duration
+	51, // 65: minid.v1.SecretSpec.labels:type_name -> minid.v1.SecretSpec.LabelsEntry
+	52, // 66: minid.v1.ConfigSpec.labels:type_name -> minid.v1.ConfigSpec.LabelsEntry
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_specs_proto_init() }
@@ -3469,15 +3946,17 @@ func file_minid_v1_specs_proto_init() {
 	file_minid_v1_specs_proto_msgTypes[2].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
+		(*ServiceSpec_ReplicatedJob)(nil),
+		(*ServiceSpec_GlobalJob)(nil),
 	}
-	file_minid_v1_specs_proto_msgTypes[14].OneofWrappers = []any{}
+	file_minid_v1_specs_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_specs_proto_rawDesc), len(file_minid_v1_specs_proto_rawDesc)),
-			NumEnums:      15,
-			NumMessages:   32,
+			NumEnums:      17,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
