@@ -14,9 +14,9 @@ func TestListening(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	udp, err := net.ListenPacket("udp6", "[::1]:0")
+	udp, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
-		t.Skip("no IPv6 here:", err)
+		t.Fatal(err)
 	}
 	defer udp.Close()
 	open := uint32(tcp.Addr().(*net.TCPAddr).Port)

@@ -209,10 +209,7 @@ func (b *Bridge) mustBeListed(t *testing.T) {
 	if ok, err := b.kernel.Check(); !ok || err != nil {
 		t.Errorf("kernel differs: %v", err)
 	}
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		return
-	}
+	nft := realtest.NeedProgram(t, "nft")
 	out, err := exec.Command(nft, "-s", "list", "ruleset").CombinedOutput()
 	if err != nil {
 		t.Fatalf("nft: %v: %s", err, out)

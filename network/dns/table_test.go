@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	wire "github.com/miekg/dns"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
@@ -28,11 +29,9 @@ func TestRender(t *testing.T) {
 // ruleset is a namespace's table as nft lists it.
 func ruleset(t *testing.T, path string) (text string) {
 	t.Helper()
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("nft is not installed")
-	}
+	nft := realtest.NeedProgram(t, "nft")
 	err := netns.Do(path, func() error {
-		out, err := exec.Command("nft", "list", "ruleset").Output()
+		out, err := exec.Command(nft, "list", "ruleset").Output()
 		text = string(out)
 		return err
 	})

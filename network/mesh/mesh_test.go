@@ -83,10 +83,7 @@ func mustBeIntact(t *testing.T, m *Mesh) {
 // mustBeListed compares the kernel's tables, as nft lists them, with the rendered ones.
 func mustBeListed(t *testing.T, w Wanted) {
 	t.Helper()
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		return
-	}
+	nft := realtest.NeedProgram(t, "nft")
 	out, err := exec.Command(nft, "list", "ruleset").CombinedOutput()
 	if err != nil {
 		t.Fatalf("nft: %v: %s", err, out)

@@ -249,10 +249,7 @@ func mustNotReach(t testing.TB, from string, list ...string) {
 
 // listed is the host's table as nft lists it, its words sorted by the caller.
 func (h *host) listed() string {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		return ""
-	}
+	nft := realtest.NeedProgram(h.t, "nft")
 	var out []byte
 	h.run(func() (err error) {
 		out, err = exec.Command(nft, "list", "table", "inet", TableName).CombinedOutput()
