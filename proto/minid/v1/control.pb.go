@@ -2454,7 +2454,9 @@ type UsageRequest struct {
 	// Between rounds; 2 s when unset, at least 1 s.
 	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
 	// End after this many rounds; 0 is never.
-	Rounds        uint32 `protobuf:"varint,3,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	Rounds uint32 `protobuf:"varint,3,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	// Only tasks of these, by id, prefix or name; empty is all.
+	Services      []string `protobuf:"bytes,4,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2510,7 +2512,15 @@ func (x *UsageRequest) GetRounds() uint32 {
 	return 0
 }
 
+func (x *UsageRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
 // NodeUsage is one sample. Counters grow from the start of the host or task.
+// A round has one of every node, a sample or why there is none.
 type NodeUsage struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -2518,7 +2528,11 @@ type NodeUsage struct {
 	Total  *Usage                 `protobuf:"bytes,3,opt,name=total,proto3" json:"total,omitempty"`
 	Tasks  []*TaskUsage           `protobuf:"bytes,4,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// Why there is no sample.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Managers fill in all names.
+	NodeName string `protobuf:"bytes,6,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// Ends its round.
+	Last          bool `protobuf:"varint,7,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2588,10 +2602,27 @@ func (x *NodeUsage) GetError() string {
 	return ""
 }
 
+func (x *NodeUsage) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *NodeUsage) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
 type TaskUsage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	Usage         *Usage                 `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TaskId      string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Usage       *Usage                 `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
+	ServiceName string                 `protobuf:"bytes,3,opt,name=service_name,json=serviceName,proto3" json:"service_name,omitempty"`
+	// 0 for global services.
+	Slot          uint64 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2638,6 +2669,20 @@ func (x *TaskUsage) GetUsage() *Usage {
 		return x.Usage
 	}
 	return nil
+}
+
+func (x *TaskUsage) GetServiceName() string {
+	if x != nil {
+		return x.ServiceName
+	}
+	return ""
+}
+
+func (x *TaskUsage) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
 }
 
 type Usage struct {
@@ -3530,20 +3575,25 @@ const file_minid_v1_control_proto_rawDesc = "" +
 	"from_index\x18\x02 \x01(\x04R\tfromIndex\x120\n" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
-	"\x06follow\x18\x05 \x01(\bR\x06follow\"s\n" +
+	"\x06follow\x18\x05 \x01(\bR\x06follow\"\x8f\x01\n" +
 	"\fUsageRequest\x12\x14\n" +
 	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
-	"\x06rounds\x18\x03 \x01(\rR\x06rounds\"\xb8\x01\n" +
+	"\x06rounds\x18\x03 \x01(\rR\x06rounds\x12\x1a\n" +
+	"\bservices\x18\x04 \x03(\tR\bservices\"\xe9\x01\n" +
 	"\tNodeUsage\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12%\n" +
 	"\x05total\x18\x03 \x01(\v2\x0f.minid.v1.UsageR\x05total\x12)\n" +
 	"\x05tasks\x18\x04 \x03(\v2\x13.minid.v1.TaskUsageR\x05tasks\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"K\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x1b\n" +
+	"\tnode_name\x18\x06 \x01(\tR\bnodeName\x12\x12\n" +
+	"\x04last\x18\a \x01(\bR\x04last\"\x82\x01\n" +
 	"\tTaskUsage\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
-	"\x05usage\x18\x02 \x01(\v2\x0f.minid.v1.UsageR\x05usage\"\xaa\x02\n" +
+	"\x05usage\x18\x02 \x01(\v2\x0f.minid.v1.UsageR\x05usage\x12!\n" +
+	"\fservice_name\x18\x03 \x01(\tR\vserviceName\x12\x12\n" +
+	"\x04slot\x18\x04 \x01(\x04R\x04slot\"\xaa\x02\n" +
 	"\x05Usage\x12\x15\n" +
 	"\x06cpu_ns\x18\x01 \x01(\x04R\x05cpuNs\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12,\n" +
