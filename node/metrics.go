@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -88,16 +87,12 @@ type census struct {
 
 // run counts until ctx ends.
 func (c *census) run(ctx context.Context, state *store.State) error {
-	for ctx.Err() == nil {
-		view, watch := state.ViewAndWatch(pb.Kind_KIND_NODE, pb.Kind_KIND_TASK)
-		c.begin(view)
-		err := c.follow(ctx, watch)
-		watch.Close()
-		if ctx.Err() == nil && !fault.Is(err, fault.Lagged) {
-			return err
-		}
+	kinds := []pb.Kind{pb.Kind_KIND_NODE, pb.Kind_KIND_TASK}
+	err := state.Follow(ctx, func() {}, kinds, c.session)
+	if ctx.Err() != nil {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // begin counts all that is there.
@@ -113,18 +108,24 @@ func (c *census) begin(view store.View) {
 	}
 }
 
-func (c *census) follow(ctx context.Context, watch *store.Watch) error {
+func (c *census) session(ctx context.Context, view store.View, batches <-chan []store.Change) error {
+	c.begin(view)
 	for {
-		changes, err := watch.Next(ctx)
-		if err != nil {
-			return err
+		select {
+		case changes := <-batches:
+			c.take(changes)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		c.mu.Lock()
-		for _, change := range changes {
-			c.count(change.Old, -1)
-			c.count(change.New, 1)
-		}
-		c.mu.Unlock()
+	}
+}
+
+func (c *census) take(changes []store.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, change := range changes {
+		c.count(change.Old, -1)
+		c.count(change.New, 1)
 	}
 }
 

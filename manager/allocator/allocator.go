@@ -21,10 +21,8 @@ package allocator
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
-	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -67,25 +65,12 @@ func New(c Config) *Allocator { return &Allocator{c} }
 
 // Run allocates until ctx ends, and returns its cause.
 func (a *Allocator) Run(ctx context.Context) error {
-	for {
-		err := a.session(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !fault.Is(err, fault.Lagged) {
-			return err
-		}
-		a.Logger.Warn("allocator fell behind and starts over", "err", err)
-	}
+	kinds := []pb.Kind{pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_NETWORK, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK}
+	return a.State.Follow(ctx, func() { a.Logger.Warn("allocator fell behind and starts over") }, kinds, a.session)
 }
 
-// session is one gapless stretch of watching, from a snapshot on. It returns
-// when all its proposals have.
-func (a *Allocator) session(ctx context.Context) error {
-	view, watch := a.State.ViewAndWatch(pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE,
-		pb.Kind_KIND_NETWORK, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
-	defer watch.Close()
-	ctx, stop := context.WithCancel(ctx)
+// session returns when all its proposals have.
+func (a *Allocator) session(ctx context.Context, view store.View, changes <-chan []store.Change) error {
 	l := &loop{
 		Config:  a.Config,
 		book:    newBook(view),
@@ -94,12 +79,6 @@ func (a *Allocator) session(ctx context.Context) error {
 	}
 	defer l.timer.Stop()
 	defer l.proposals.Wait()
-	changes := make(chan []store.Change)
-	ended := make(chan error, 1)
-	var reader sync.WaitGroup
-	defer reader.Wait()
-	defer stop()
-	reader.Go(func() { ended <- read(ctx, watch, changes) })
 	for {
 		select {
 		case batch := <-changes:
@@ -112,21 +91,6 @@ func (a *Allocator) session(ctx context.Context) error {
 			l.launch(ctx)
 		case <-l.timer.C:
 			l.pass(ctx, time.Now())
-		case err := <-ended:
-			return err
-		}
-	}
-}
-
-// read passes on changes until the watch or ctx ends.
-func read(ctx context.Context, watch *store.Watch, changes chan<- []store.Change) error {
-	for {
-		batch, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case changes <- batch:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

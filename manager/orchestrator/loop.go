@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -58,33 +57,16 @@ func New(cfg Config) *Orchestrator { return &Orchestrator{cfg: cfg} }
 // Run reconciles until ctx ends, and returns nil then. It may be run again,
 // for the next term of leadership.
 func (o *Orchestrator) Run(ctx context.Context) error {
-	for {
-		err := o.follow(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !fault.Is(err, fault.Lagged):
-			return err
-		}
-		o.cfg.Logger.Warn("orchestrator fell behind the store, starts over")
+	kinds := []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE}
+	err := o.cfg.State.Follow(ctx, func() { o.cfg.Logger.Warn("orchestrator fell behind the store, starts over") }, kinds, o.session)
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
-// follow starts from a snapshot with everything dirty and goes on until the
-// watch or ctx ends.
-func (o *Orchestrator) follow(ctx context.Context) error {
-	view, watch := o.cfg.State.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE)
-	defer watch.Close()
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	changes := make(chan []store.Change)
-	done := make(chan struct{})
-	defer func() { stop(nil); <-done }()
-	go func() {
-		defer close(done)
-		stop(read(ctx, watch, changes))
-	}()
-
+// session starts with everything dirty.
+func (o *Orchestrator) session(ctx context.Context, view store.View, changes <-chan []store.Change) error {
 	o.services, o.dirty, o.global, o.timers = map[string]*tracked{}, map[string]*tracked{}, map[string]*tracked{}, nil
 	for s := range view.Services() {
 		o.track(s.Id)
@@ -109,21 +91,6 @@ func (o *Orchestrator) nextTimer() <-chan time.Time {
 		return nil
 	}
 	return time.After(time.Until(at))
-}
-
-// read passes changes on; while nobody takes them, they gather in the watch.
-func read(ctx context.Context, watch *store.Watch, changes chan<- []store.Change) error {
-	for {
-		batch, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case changes <- batch:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // collect takes in what else happens at about the same time.

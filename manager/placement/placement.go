@@ -8,10 +8,8 @@ package placement
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
-	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -51,24 +49,12 @@ func New(c Config) *Placement { return &Placement{c} }
 
 // Run places tasks until ctx ends, and returns its cause.
 func (p *Placement) Run(ctx context.Context) error {
-	for {
-		err := p.session(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !fault.Is(err, fault.Lagged) {
-			return err
-		}
-		p.Logger.Warn("placement fell behind and starts over", "err", err)
-	}
+	kinds := []pb.Kind{pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK}
+	return p.State.Follow(ctx, func() { p.Logger.Warn("placement fell behind and starts over") }, kinds, p.session)
 }
 
-// session is one gapless stretch of watching, from a snapshot on. It returns
-// when all its proposals have.
-func (p *Placement) session(ctx context.Context) error {
-	view, watch := p.State.ViewAndWatch(pb.Kind_KIND_CLUSTER, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
-	defer watch.Close()
-	ctx, stop := context.WithCancel(ctx)
+// session returns when all its proposals have.
+func (p *Placement) session(ctx context.Context, view store.View, changes <-chan []store.Change) error {
 	l := &loop{
 		Config:  p.Config,
 		book:    newBook(view, p.State.View),
@@ -77,12 +63,6 @@ func (p *Placement) session(ctx context.Context) error {
 	}
 	defer l.timer.Stop()
 	defer l.proposals.Wait()
-	changes := make(chan []store.Change)
-	ended := make(chan error, 1)
-	var reader sync.WaitGroup
-	defer reader.Wait()
-	defer stop()
-	reader.Go(func() { ended <- read(ctx, watch, changes) })
 	for {
 		select {
 		case batch := <-changes:
@@ -93,21 +73,6 @@ func (p *Placement) session(ctx context.Context) error {
 			l.launch(ctx)
 		case <-l.timer.C:
 			l.pass(ctx, time.Now())
-		case err := <-ended:
-			return err
-		}
-	}
-}
-
-// read passes on changes until the watch or ctx ends.
-func read(ctx context.Context, watch *store.Watch, changes chan<- []store.Change) error {
-	for {
-		batch, err := watch.Next(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case changes <- batch:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

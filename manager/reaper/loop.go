@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -64,24 +63,17 @@ func New(cfg Config) *Reaper { return &Reaper{cfg: cfg} }
 // Run deletes what is over until ctx ends, and returns nil then. It may be run
 // again, for the next term of leadership.
 func (r *Reaper) Run(ctx context.Context) error {
-	for {
-		err := r.follow(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case !fault.Is(err, fault.Lagged):
-			return err
-		}
-		r.cfg.Logger.Warn("reaper fell behind the store, starts over")
+	kinds := []pb.Kind{pb.Kind_KIND_TASK, pb.Kind_KIND_SERVICE, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER}
+	err := r.cfg.State.Follow(ctx, func() { r.cfg.Logger.Warn("reaper fell behind the store, starts over") }, kinds, r.session)
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
-// follow starts with everything in question and goes on until the watch or
-// ctx ends. While it waits or proposes, changes gather in the watch.
-func (r *Reaper) follow(ctx context.Context) error {
-	view, watch := r.cfg.State.ViewAndWatch(
-		pb.Kind_KIND_TASK, pb.Kind_KIND_SERVICE, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER)
-	defer watch.Close()
+// session starts with everything in question. While it waits or proposes,
+// changes gather.
+func (r *Reaper) session(ctx context.Context, view store.View, changes <-chan []store.Change) error {
 	r.slots, r.services = map[place]bool{}, map[string]bool{}
 	r.noteAll(view)
 	for {
@@ -96,11 +88,12 @@ func (r *Reaper) follow(ctx context.Context) error {
 				return err
 			}
 		}
-		changes, err := watch.Next(ctx)
-		if err != nil {
-			return err
+		select {
+		case batch := <-changes:
+			r.note(batch)
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		r.note(changes)
 	}
 }
 
