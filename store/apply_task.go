@@ -82,6 +82,7 @@ func copyTask(t *pb.Task) *pb.Task {
 		ServiceId: t.ServiceId, ServiceName: t.ServiceName, SpecVersion: t.SpecVersion, Slot: t.Slot, NodeId: t.NodeId,
 		DesiredState: t.DesiredState, Status: t.Status,
 		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
+		Streak:    t.Streak,
 		Addresses: t.Addresses, RunningAt: t.RunningAt,
 	}
 	keepUnknown(t, n)

@@ -106,6 +106,7 @@ func prettyRestart(p prettyPrinter, r *pb.RestartPolicy) {
 	p.line(0, "RestartPolicy", "")
 	p.field(1, "Condition", enumName(r.Condition.String(), "CONDITION_"))
 	p.field(1, "Delay", durationText(r.Delay))
+	p.field(1, "Max delay", durationText(r.MaxDelay))
 	if r.MaxAttempts > 0 {
 		p.line(1, "Max attempts", fmt.Sprint(r.MaxAttempts))
 	}

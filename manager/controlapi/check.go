@@ -142,7 +142,7 @@ func checkRestart(r *pb.RestartPolicy) error {
 	if pb.RestartPolicy_Condition_name[int32(r.Condition)] == "" {
 		return invalid("restart-condition: there is no condition %d", r.Condition).WithTry("--restart-condition none|on-failure|any")
 	}
-	return firstOf(checkDuration("restart-delay", r.Delay), checkDuration("restart-window", r.Window))
+	return firstOf(checkDuration("restart-delay", r.Delay), checkDuration("restart-window", r.Window), checkMaxDelay(r))
 }
 
 func checkDuration(flag string, d *durationpb.Duration) error {

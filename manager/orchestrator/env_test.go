@@ -314,6 +314,9 @@ func (e *env) checkSlots() {
 			if n != nil && n.Status.State == pb.NodeState_NODE_STATE_DOWN {
 				e.lost[t.Id] = true
 			}
+			if t.StartAfter.AsTime().After(e.now) && (state == pb.TaskState_TASK_STATE_STARTING || t.DesiredState == pb.TaskState_TASK_STATE_RUNNING) {
+				e.t.Fatalf("%s starts before its time\n%s", describe(t), e.trace.String())
+			}
 			if n == nil || e.lost[t.Id] || state > pb.TaskState_TASK_STATE_RUNNING {
 				continue
 			}
@@ -404,6 +407,8 @@ func (e *env) option(spec *pb.ServiceSpec, key, value string) {
 		spec.Task.Restart.Condition = pb.RestartPolicy_Condition(pb.RestartPolicy_Condition_value["CONDITION_"+value])
 	case "restart-delay":
 		spec.Task.Restart.Delay = duration()
+	case "max-delay":
+		spec.Task.Restart.MaxDelay = duration()
 	case "attempts":
 		spec.Task.Restart.MaxAttempts = number()
 	case "window":

@@ -115,6 +115,7 @@ func anyCluster(rt *rapid.T, t testing.TB) *env {
 	e.behave = map[string]mood{"rejects": rejects, "fails": fails, "hangs": hangs}
 	options := []string{
 		"image=app", "restart-delay=2s", "monitor=3s",
+		rapid.SampledFrom([]string{"restart-delay=2s", "max-delay=9s"}).Draw(rt, "restart delay"),
 		rapid.SampledFrom([]string{"replicas=3", "replicas=5", "mode=global"}).Draw(rt, "mode"),
 		rapid.SampledFrom([]string{"order=STOP_FIRST", "order=START_FIRST"}).Draw(rt, "order"),
 		rapid.SampledFrom([]string{"parallelism=1", "parallelism=2", "parallelism=0"}).Draw(rt, "parallelism"),

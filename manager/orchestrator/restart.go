@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -14,8 +15,48 @@ const (
 	defaultMonitor      = 5 * time.Second
 )
 
-func restartDelay(p *pb.RestartPolicy) time.Duration {
-	return durationOr(p.GetDelay(), defaultRestartDelay)
+// longLife is how long a task ran well at least before its slot's restarts
+// begin again at the shortest delay: twice the longest delay, as Kubernetes'
+// ten minutes are twice its five, and 20 s where the delays are shorter.
+func longLife(p *pb.RestartPolicy) time.Duration {
+	return 2 * max(p.GetMaxDelay().AsDuration(), minLongLife)
+}
+
+const minLongLife = 10 * time.Second
+
+// restartDelay is the time between a task's end and its successor's start,
+// when so many restarts came right before. It is constant as in Swarm, or
+// doubles with each of them where the policy has a longest delay.
+func restartDelay(p *pb.RestartPolicy, before uint64) time.Duration {
+	delay := durationOr(p.GetDelay(), defaultRestartDelay)
+	if p.GetMaxDelay() == nil {
+		return delay
+	}
+	longest := p.GetMaxDelay().AsDuration()
+	for ; before > 0 && 0 < delay && delay < longest; before-- {
+		delay *= 2
+	}
+	return min(delay, longest)
+}
+
+// streakAfter is the streak of the successor of a task: one restart more if it
+// ended by itself soon, the same if it was lost soon, none after a long life.
+func (s *set) streakAfter(t *pb.Task) *pb.RestartStreak {
+	ended := endedItself(t)
+	until := s.now
+	if ended {
+		until = endOf(t)
+	}
+	long := t.RunningAt != nil && until.Sub(t.RunningAt.AsTime()) >= longLife(s.spec.GetRestart())
+	switch {
+	case long && !ended:
+		return nil
+	case !ended:
+		return t.Streak
+	case long || t.Streak == nil:
+		return &pb.RestartStreak{Restarts: 1, Since: timestamppb.New(until)}
+	}
+	return &pb.RestartStreak{Restarts: t.Streak.Restarts + 1, Since: t.Streak.Since}
 }
 
 func durationOr(d *durationpb.Duration, unset time.Duration) time.Duration {

@@ -86,6 +86,7 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 		DesiredState: s.startState(sl),
 		Replaces:     replaces,
 		RestartCount: last.RestartCount,
+		Streak:       s.streakAfter(last),
 	}
 	after := last.StartAfter.AsTime()
 	if endedItself(last) {
@@ -99,10 +100,10 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 			return
 		}
 		next.RestartCount = count
-		after = s.now.Add(restartDelay(s.spec.GetRestart()))
+		after = s.now.Add(restartDelay(s.spec.GetRestart(), next.Streak.Restarts-1))
 	}
 	if next.SpecVersion != last.SpecVersion {
-		next.RestartCount = 0
+		next.RestartCount, next.Streak = 0, nil
 	}
 	if after.After(s.now) || len(sl.live) > 0 {
 		next.DesiredState = pb.TaskState_TASK_STATE_READY

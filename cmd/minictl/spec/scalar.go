@@ -78,6 +78,7 @@ func policyFlags() []flag {
 			{"none", pb.RestartPolicy_CONDITION_NONE}, {"on-failure", pb.RestartPolicy_CONDITION_ON_FAILURE}, {"any", pb.RestartPolicy_CONDITION_ANY},
 		}, func(s *pb.ServiceSpec) *pb.RestartPolicy_Condition { return &restart(s).Condition })),
 		scalar("restart-delay", "", "duration", "time between a task's end and its replacement's start (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Delay })),
+		scalar("restart-max-delay", "", "duration", "let the delay double with each restart, up to this (default: it stays the same)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).MaxDelay })),
 		scalar("restart-max-attempts", "", "uint", "most restarts within the window (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &restart(s).MaxAttempts })),
 		scalar("restart-window", "", "duration", "only restarts within it count (0 is for ever)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Window })),
 		scalar("endpoint-mode", "", "string", "how the service's name is reached: vip or dnsrr (default vip)", choice(choices[pb.EndpointMode]{

@@ -81,7 +81,7 @@ func TestCreate(t *testing.T) {
 		{"-t --read-only --stop-signal SIGINT --stop-grace-period 1m30s", `task { container { tty: true read_only: true stop_signal: "SIGINT" stop_grace_period { seconds: 90 } } }`},
 		{"--tty=false", ""},
 		{"--cap-add net_admin --cap-drop ALL --cap-add CAP_CHOWN", `task { container { cap_add: "CAP_NET_ADMIN" cap_add: "CAP_CHOWN" cap_drop: "ALL" } }`},
-		{"--restart-condition on-failure --restart-delay 0s --restart-max-attempts 3 --restart-window 1m", `task { restart { condition: CONDITION_ON_FAILURE delay {} max_attempts: 3 window { seconds: 60 } } }`},
+		{"--restart-condition on-failure --restart-delay 0s --restart-max-delay 1m --restart-max-attempts 3 --restart-window 1m", `task { restart { condition: CONDITION_ON_FAILURE delay {} max_delay { seconds: 60 } max_attempts: 3 window { seconds: 60 } } }`},
 		{"--limit-cpu .5 --limit-memory 64m --limit-pids 9 --reserve-cpu 0.000000001 --reserve-memory 1g", `task { resources { limit_nano_cpus: 500000000 limit_memory_bytes: 67108864 limit_pids: 9 reserve_nano_cpus: 1 reserve_memory_bytes: 1073741824 } }`},
 		{"--constraint node.role==worker --constraint node.role==worker --placement-pref spread=node.labels.rack --replicas-max-per-node 2", `task { placement { constraints: "node.role==worker" spread: "node.labels.rack" max_replicas_per_node: 2 } }`},
 		{"--replicas 0", `replicated { replicas: 0 }`},

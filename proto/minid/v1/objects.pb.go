@@ -2192,7 +2192,9 @@ type Task struct {
 	// The run of its job that it belongs to; 0 if its service is no job.
 	JobRun uint64 `protobuf:"varint,15,opt,name=job_run,json=jobRun,proto3" json:"job_run,omitempty"`
 	// Written by the store with every change of state.
-	Life          *LifeLine `protobuf:"bytes,16,opt,name=life,proto3" json:"life,omitempty"`
+	Life *LifeLine `protobuf:"bytes,16,opt,name=life,proto3" json:"life,omitempty"`
+	// Absent where no short life came before.
+	Streak        *RestartStreak `protobuf:"bytes,17,opt,name=streak,proto3" json:"streak,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2339,6 +2341,70 @@ func (x *Task) GetLife() *LifeLine {
 	return nil
 }
 
+func (x *Task) GetStreak() *RestartStreak {
+	if x != nil {
+		return x.Streak
+	}
+	return nil
+}
+
+// RestartStreak is a run of restarts of one slot and version that began with
+// a short life and has had no long one since. It sets the pace of restarts,
+// and is what is told of a crash loop.
+type RestartStreak struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At least 1. Unlike restart_count it knows no window.
+	Restarts uint64 `protobuf:"varint,1,opt,name=restarts,proto3" json:"restarts,omitempty"`
+	// When the first of the short lives ended.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartStreak) Reset() {
+	*x = RestartStreak{}
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartStreak) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartStreak) ProtoMessage() {}
+
+func (x *RestartStreak) ProtoReflect() protoreflect.Message {
+	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartStreak.ProtoReflect.Descriptor instead.
+func (*RestartStreak) Descriptor() ([]byte, []int) {
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RestartStreak) GetRestarts() uint64 {
+	if x != nil {
+		return x.Restarts
+	}
+	return 0
+}
+
+func (x *RestartStreak) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // LifeLine is a task's way from NEW to its end: one step per change of its
 // observed or desired state. Lists of equal length, because there are a
 // million tasks.
@@ -2357,7 +2423,7 @@ type LifeLine struct {
 
 func (x *LifeLine) Reset() {
 	*x = LifeLine{}
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2435,7 @@ func (x *LifeLine) String() string {
 func (*LifeLine) ProtoMessage() {}
 
 func (x *LifeLine) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[23]
+	mi := &file_minid_v1_objects_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2448,7 @@ func (x *LifeLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LifeLine.ProtoReflect.Descriptor instead.
 func (*LifeLine) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{23}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LifeLine) GetStates() []TaskState {
@@ -2442,7 +2508,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +2520,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[24]
+	mi := &file_minid_v1_objects_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +2533,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{24}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Event) GetIndex() uint64 {
@@ -2552,7 +2618,7 @@ type TaskAddress struct {
 
 func (x *TaskAddress) Reset() {
 	*x = TaskAddress{}
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2630,7 @@ func (x *TaskAddress) String() string {
 func (*TaskAddress) ProtoMessage() {}
 
 func (x *TaskAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[25]
+	mi := &file_minid_v1_objects_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2643,7 @@ func (x *TaskAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskAddress.ProtoReflect.Descriptor instead.
 func (*TaskAddress) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{25}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TaskAddress) GetNetworkId() string {
@@ -2615,7 +2681,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[26]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2693,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[26]
+	mi := &file_minid_v1_objects_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2706,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{26}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TaskStatus) GetState() TaskState {
@@ -2714,7 +2780,7 @@ type HealthStatus struct {
 
 func (x *HealthStatus) Reset() {
 	*x = HealthStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[27]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +2792,7 @@ func (x *HealthStatus) String() string {
 func (*HealthStatus) ProtoMessage() {}
 
 func (x *HealthStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[27]
+	mi := &file_minid_v1_objects_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +2805,7 @@ func (x *HealthStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthStatus.ProtoReflect.Descriptor instead.
 func (*HealthStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{27}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HealthStatus) GetState() HealthState {
@@ -2782,7 +2848,7 @@ type HealthProbe struct {
 
 func (x *HealthProbe) Reset() {
 	*x = HealthProbe{}
-	mi := &file_minid_v1_objects_proto_msgTypes[28]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2860,7 @@ func (x *HealthProbe) String() string {
 func (*HealthProbe) ProtoMessage() {}
 
 func (x *HealthProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[28]
+	mi := &file_minid_v1_objects_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2873,7 @@ func (x *HealthProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthProbe.ProtoReflect.Descriptor instead.
 func (*HealthProbe) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{28}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HealthProbe) GetAt() *timestamppb.Timestamp {
@@ -2850,7 +2916,7 @@ type FilterCount struct {
 
 func (x *FilterCount) Reset() {
 	*x = FilterCount{}
-	mi := &file_minid_v1_objects_proto_msgTypes[29]
+	mi := &file_minid_v1_objects_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2928,7 @@ func (x *FilterCount) String() string {
 func (*FilterCount) ProtoMessage() {}
 
 func (x *FilterCount) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[29]
+	mi := &file_minid_v1_objects_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2941,7 @@ func (x *FilterCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCount.ProtoReflect.Descriptor instead.
 func (*FilterCount) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{29}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FilterCount) GetFilter() string {
@@ -2916,7 +2982,7 @@ type ContainerStatus struct {
 
 func (x *ContainerStatus) Reset() {
 	*x = ContainerStatus{}
-	mi := &file_minid_v1_objects_proto_msgTypes[30]
+	mi := &file_minid_v1_objects_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +2994,7 @@ func (x *ContainerStatus) String() string {
 func (*ContainerStatus) ProtoMessage() {}
 
 func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[30]
+	mi := &file_minid_v1_objects_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3007,7 @@ func (x *ContainerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStatus.ProtoReflect.Descriptor instead.
 func (*ContainerStatus) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{30}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ContainerStatus) GetContainerId() string {
@@ -2998,7 +3064,7 @@ type Secret struct {
 
 func (x *Secret) Reset() {
 	*x = Secret{}
-	mi := &file_minid_v1_objects_proto_msgTypes[31]
+	mi := &file_minid_v1_objects_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3076,7 @@ func (x *Secret) String() string {
 func (*Secret) ProtoMessage() {}
 
 func (x *Secret) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[31]
+	mi := &file_minid_v1_objects_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3089,7 @@ func (x *Secret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Secret.ProtoReflect.Descriptor instead.
 func (*Secret) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{31}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Secret) GetId() string {
@@ -3058,7 +3124,7 @@ type Config struct {
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_minid_v1_objects_proto_msgTypes[32]
+	mi := &file_minid_v1_objects_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3136,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[32]
+	mi := &file_minid_v1_objects_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3149,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{32}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Config) GetId() string {
@@ -3120,7 +3186,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_minid_v1_objects_proto_msgTypes[33]
+	mi := &file_minid_v1_objects_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3198,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[33]
+	mi := &file_minid_v1_objects_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3211,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{33}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Network) GetId() string {
@@ -3192,7 +3258,7 @@ type NetworkAllocation struct {
 
 func (x *NetworkAllocation) Reset() {
 	*x = NetworkAllocation{}
-	mi := &file_minid_v1_objects_proto_msgTypes[34]
+	mi := &file_minid_v1_objects_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3270,7 @@ func (x *NetworkAllocation) String() string {
 func (*NetworkAllocation) ProtoMessage() {}
 
 func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
-	mi := &file_minid_v1_objects_proto_msgTypes[34]
+	mi := &file_minid_v1_objects_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3283,7 @@ func (x *NetworkAllocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAllocation.ProtoReflect.Descriptor instead.
 func (*NetworkAllocation) Descriptor() ([]byte, []int) {
-	return file_minid_v1_objects_proto_rawDescGZIP(), []int{34}
+	return file_minid_v1_objects_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NetworkAllocation) GetVni() uint32 {
@@ -3402,7 +3468,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12!\n" +
-	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasksJ\x04\b\x06\x10\a\"\xe3\x04\n" +
+	"\ffailed_tasks\x18\a \x03(\tR\vfailedTasksJ\x04\b\x06\x10\a\"\x94\x05\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
 	"\x04meta\x18\x02 \x01(\v2\x0e.minid.v1.MetaR\x04meta\x12\x1d\n" +
@@ -3423,7 +3489,11 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\n" +
 	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\x12\x17\n" +
 	"\ajob_run\x18\x0f \x01(\x04R\x06jobRun\x12&\n" +
-	"\x04life\x18\x10 \x01(\v2\x12.minid.v1.LifeLineR\x04life\"\x80\x01\n" +
+	"\x04life\x18\x10 \x01(\v2\x12.minid.v1.LifeLineR\x04life\x12/\n" +
+	"\x06streak\x18\x11 \x01(\v2\x17.minid.v1.RestartStreakR\x06streak\"]\n" +
+	"\rRestartStreak\x12\x1a\n" +
+	"\brestarts\x18\x01 \x01(\x04R\brestarts\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x80\x01\n" +
 	"\bLifeLine\x12+\n" +
 	"\x06states\x18\x01 \x03(\x0e2\x13.minid.v1.TaskStateR\x06states\x12\x18\n" +
 	"\adesired\x18\x02 \x03(\bR\adesired\x12\x13\n" +
@@ -3550,7 +3620,7 @@ func file_minid_v1_objects_proto_rawDescGZIP() []byte {
 }
 
 var file_minid_v1_objects_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_minid_v1_objects_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_minid_v1_objects_proto_goTypes = []any{
 	(NodeState)(0),                // 0: minid.v1.NodeState
 	(JobState)(0),                 // 1: minid.v1.JobState
@@ -3580,63 +3650,64 @@ var file_minid_v1_objects_proto_goTypes = []any{
 	(*ServiceStatus)(nil),         // 25: minid.v1.ServiceStatus
 	(*UpdateStatus)(nil),          // 26: minid.v1.UpdateStatus
 	(*Task)(nil),                  // 27: minid.v1.Task
-	(*LifeLine)(nil),              // 28: minid.v1.LifeLine
-	(*Event)(nil),                 // 29: minid.v1.Event
-	(*TaskAddress)(nil),           // 30: minid.v1.TaskAddress
-	(*TaskStatus)(nil),            // 31: minid.v1.TaskStatus
-	(*HealthStatus)(nil),          // 32: minid.v1.HealthStatus
-	(*HealthProbe)(nil),           // 33: minid.v1.HealthProbe
-	(*FilterCount)(nil),           // 34: minid.v1.FilterCount
-	(*ContainerStatus)(nil),       // 35: minid.v1.ContainerStatus
-	(*Secret)(nil),                // 36: minid.v1.Secret
-	(*Config)(nil),                // 37: minid.v1.Config
-	(*Network)(nil),               // 38: minid.v1.Network
-	(*NetworkAllocation)(nil),     // 39: minid.v1.NetworkAllocation
-	nil,                           // 40: minid.v1.NodeDescription.EngineLabelsEntry
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
-	(*ClusterSpec)(nil),           // 42: minid.v1.ClusterSpec
-	(*NodeSpec)(nil),              // 43: minid.v1.NodeSpec
-	(NodeRole)(0),                 // 44: minid.v1.NodeRole
-	(*ServiceSpec)(nil),           // 45: minid.v1.ServiceSpec
-	(*PortConfig)(nil),            // 46: minid.v1.PortConfig
-	(*TaskSpec)(nil),              // 47: minid.v1.TaskSpec
-	(*durationpb.Duration)(nil),   // 48: google.protobuf.Duration
-	(*SecretSpec)(nil),            // 49: minid.v1.SecretSpec
-	(*ConfigSpec)(nil),            // 50: minid.v1.ConfigSpec
-	(*NetworkSpec)(nil),           // 51: minid.v1.NetworkSpec
-	(*AddressPool)(nil),           // 52: minid.v1.AddressPool
+	(*RestartStreak)(nil),         // 28: minid.v1.RestartStreak
+	(*LifeLine)(nil),              // 29: minid.v1.LifeLine
+	(*Event)(nil),                 // 30: minid.v1.Event
+	(*TaskAddress)(nil),           // 31: minid.v1.TaskAddress
+	(*TaskStatus)(nil),            // 32: minid.v1.TaskStatus
+	(*HealthStatus)(nil),          // 33: minid.v1.HealthStatus
+	(*HealthProbe)(nil),           // 34: minid.v1.HealthProbe
+	(*FilterCount)(nil),           // 35: minid.v1.FilterCount
+	(*ContainerStatus)(nil),       // 36: minid.v1.ContainerStatus
+	(*Secret)(nil),                // 37: minid.v1.Secret
+	(*Config)(nil),                // 38: minid.v1.Config
+	(*Network)(nil),               // 39: minid.v1.Network
+	(*NetworkAllocation)(nil),     // 40: minid.v1.NetworkAllocation
+	nil,                           // 41: minid.v1.NodeDescription.EngineLabelsEntry
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*ClusterSpec)(nil),           // 43: minid.v1.ClusterSpec
+	(*NodeSpec)(nil),              // 44: minid.v1.NodeSpec
+	(NodeRole)(0),                 // 45: minid.v1.NodeRole
+	(*ServiceSpec)(nil),           // 46: minid.v1.ServiceSpec
+	(*PortConfig)(nil),            // 47: minid.v1.PortConfig
+	(*TaskSpec)(nil),              // 48: minid.v1.TaskSpec
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*SecretSpec)(nil),            // 50: minid.v1.SecretSpec
+	(*ConfigSpec)(nil),            // 51: minid.v1.ConfigSpec
+	(*NetworkSpec)(nil),           // 52: minid.v1.NetworkSpec
+	(*AddressPool)(nil),           // 53: minid.v1.AddressPool
 }
 var file_minid_v1_objects_proto_depIdxs = []int32{
-	41, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
-	41, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
+	42, // 0: minid.v1.Meta.created_at:type_name -> google.protobuf.Timestamp
+	42, // 1: minid.v1.Meta.updated_at:type_name -> google.protobuf.Timestamp
 	7,  // 2: minid.v1.Object.cluster:type_name -> minid.v1.Cluster
 	10, // 3: minid.v1.Object.node:type_name -> minid.v1.Node
 	17, // 4: minid.v1.Object.service:type_name -> minid.v1.Service
 	27, // 5: minid.v1.Object.task:type_name -> minid.v1.Task
-	36, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
-	37, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
-	38, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
+	37, // 6: minid.v1.Object.secret:type_name -> minid.v1.Secret
+	38, // 7: minid.v1.Object.config:type_name -> minid.v1.Config
+	39, // 8: minid.v1.Object.network:type_name -> minid.v1.Network
 	5,  // 9: minid.v1.Cluster.meta:type_name -> minid.v1.Meta
-	42, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
+	43, // 10: minid.v1.Cluster.spec:type_name -> minid.v1.ClusterSpec
 	9,  // 11: minid.v1.Cluster.join_tokens:type_name -> minid.v1.JoinTokens
 	8,  // 12: minid.v1.Cluster.network_keys:type_name -> minid.v1.NetworkKey
-	41, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
+	42, // 13: minid.v1.NetworkKey.created_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: minid.v1.Node.meta:type_name -> minid.v1.Meta
-	43, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
-	44, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
+	44, // 15: minid.v1.Node.spec:type_name -> minid.v1.NodeSpec
+	45, // 16: minid.v1.Node.role:type_name -> minid.v1.NodeRole
 	12, // 17: minid.v1.Node.description:type_name -> minid.v1.NodeDescription
 	16, // 18: minid.v1.Node.status:type_name -> minid.v1.NodeStatus
 	11, // 19: minid.v1.Node.manager_status:type_name -> minid.v1.ManagerStatus
-	41, // 20: minid.v1.Node.drain_started_at:type_name -> google.protobuf.Timestamp
-	41, // 21: minid.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
+	42, // 20: minid.v1.Node.drain_started_at:type_name -> google.protobuf.Timestamp
+	42, // 21: minid.v1.Node.joined_at:type_name -> google.protobuf.Timestamp
 	13, // 22: minid.v1.NodeDescription.platform:type_name -> minid.v1.Platform
 	14, // 23: minid.v1.NodeDescription.resources:type_name -> minid.v1.Resources
-	40, // 24: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
+	41, // 24: minid.v1.NodeDescription.engine_labels:type_name -> minid.v1.NodeDescription.EngineLabelsEntry
 	15, // 25: minid.v1.Resources.generic:type_name -> minid.v1.GenericResource
 	0,  // 26: minid.v1.NodeStatus.state:type_name -> minid.v1.NodeState
-	41, // 27: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	42, // 27: minid.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
 	5,  // 28: minid.v1.Service.meta:type_name -> minid.v1.Meta
-	45, // 29: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
+	46, // 29: minid.v1.Service.spec:type_name -> minid.v1.ServiceSpec
 	24, // 30: minid.v1.Service.versions:type_name -> minid.v1.TaskSpecVersion
 	26, // 31: minid.v1.Service.update_status:type_name -> minid.v1.UpdateStatus
 	25, // 32: minid.v1.Service.status:type_name -> minid.v1.ServiceStatus
@@ -3644,55 +3715,57 @@ var file_minid_v1_objects_proto_depIdxs = []int32{
 	21, // 34: minid.v1.Service.history:type_name -> minid.v1.ServiceVersion
 	19, // 35: minid.v1.Service.job:type_name -> minid.v1.JobStatus
 	18, // 36: minid.v1.Service.rebalance:type_name -> minid.v1.Rebalance
-	41, // 37: minid.v1.Rebalance.asked_at:type_name -> google.protobuf.Timestamp
-	41, // 38: minid.v1.Rebalance.completed_at:type_name -> google.protobuf.Timestamp
+	42, // 37: minid.v1.Rebalance.asked_at:type_name -> google.protobuf.Timestamp
+	42, // 38: minid.v1.Rebalance.completed_at:type_name -> google.protobuf.Timestamp
 	20, // 39: minid.v1.JobStatus.runs:type_name -> minid.v1.JobRun
-	41, // 40: minid.v1.JobStatus.scheduled_until:type_name -> google.protobuf.Timestamp
+	42, // 40: minid.v1.JobStatus.scheduled_until:type_name -> google.protobuf.Timestamp
 	1,  // 41: minid.v1.JobRun.state:type_name -> minid.v1.JobState
-	41, // 42: minid.v1.JobRun.scheduled_for:type_name -> google.protobuf.Timestamp
-	41, // 43: minid.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
-	41, // 44: minid.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	45, // 45: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
-	41, // 46: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
+	42, // 42: minid.v1.JobRun.scheduled_for:type_name -> google.protobuf.Timestamp
+	42, // 43: minid.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
+	42, // 44: minid.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
+	46, // 45: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
+	42, // 46: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
 	23, // 47: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
-	46, // 48: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
-	47, // 49: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
-	41, // 50: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
+	47, // 48: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
+	48, // 49: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
+	42, // 50: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 51: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
-	41, // 52: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	41, // 53: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	42, // 52: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	42, // 53: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
 	5,  // 54: minid.v1.Task.meta:type_name -> minid.v1.Meta
 	3,  // 55: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
-	31, // 56: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
-	41, // 57: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
-	30, // 58: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
-	41, // 59: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
-	28, // 60: minid.v1.Task.life:type_name -> minid.v1.LifeLine
-	3,  // 61: minid.v1.LifeLine.states:type_name -> minid.v1.TaskState
-	41, // 62: minid.v1.Event.at:type_name -> google.protobuf.Timestamp
-	3,  // 63: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
-	41, // 64: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
-	35, // 65: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
-	46, // 66: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
-	34, // 67: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
-	32, // 68: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
-	4,  // 69: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
-	33, // 70: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
-	41, // 71: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
-	48, // 72: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
-	5,  // 73: minid.v1.Secret.meta:type_name -> minid.v1.Meta
-	49, // 74: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
-	5,  // 75: minid.v1.Config.meta:type_name -> minid.v1.Meta
-	50, // 76: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
-	5,  // 77: minid.v1.Network.meta:type_name -> minid.v1.Meta
-	51, // 78: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
-	39, // 79: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
-	52, // 80: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
-	81, // [81:81] is the sub-list for method output_type
-	81, // [81:81] is the sub-list for method input_type
-	81, // [81:81] is the sub-list for extension type_name
-	81, // [81:81] is the sub-list for extension extendee
-	0,  // [0:81] is the sub-list for field type_name
+	32, // 56: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
+	42, // 57: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
+	31, // 58: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
+	42, // 59: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
+	29, // 60: minid.v1.Task.life:type_name -> minid.v1.LifeLine
+	28, // 61: minid.v1.Task.streak:type_name -> minid.v1.RestartStreak
+	42, // 62: minid.v1.RestartStreak.since:type_name -> google.protobuf.Timestamp
+	3,  // 63: minid.v1.LifeLine.states:type_name -> minid.v1.TaskState
+	42, // 64: minid.v1.Event.at:type_name -> google.protobuf.Timestamp
+	3,  // 65: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
+	42, // 66: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
+	36, // 67: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
+	47, // 68: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
+	35, // 69: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
+	33, // 70: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
+	4,  // 71: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
+	34, // 72: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
+	42, // 73: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
+	49, // 74: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
+	5,  // 75: minid.v1.Secret.meta:type_name -> minid.v1.Meta
+	50, // 76: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
+	5,  // 77: minid.v1.Config.meta:type_name -> minid.v1.Meta
+	51, // 78: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
+	5,  // 79: minid.v1.Network.meta:type_name -> minid.v1.Meta
+	52, // 80: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
+	40, // 81: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
+	53, // 82: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
+	83, // [83:83] is the sub-list for method output_type
+	83, // [83:83] is the sub-list for method input_type
+	83, // [83:83] is the sub-list for extension type_name
+	83, // [83:83] is the sub-list for extension extendee
+	0,  // [0:83] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_objects_proto_init() }
@@ -3716,7 +3789,7 @@ func file_minid_v1_objects_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_minid_v1_objects_proto_rawDesc), len(file_minid_v1_objects_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
