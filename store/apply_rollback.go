@@ -98,6 +98,10 @@ func (tx *txn) rollbackService(c *pb.RollbackService) error {
 		return missing("roll back", "service", c.GetId())
 	}
 	name := old.GetSpec().GetName()
+	if v := c.IfSpecVersion; v != 0 && v != old.SpecVersion {
+		return fault.New(fault.Stale, "roll back service %s: it was updated to version %d of its tasks, this is about %d", name, old.SpecVersion, v).
+			WithTry("minictl service history %s", name)
+	}
 	to, err := rollbackTarget(old, c.To)
 	if err != nil {
 		return err

@@ -40,8 +40,9 @@ func TestRollback(t *testing.T) {
 	m.refused(fault.NotFound, rollback("web", 9))
 	m.refused(fault.State, rollback("web", 3))
 	m.refused(fault.Stale, &pb.Command{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: "web", IfVersion: 1}}})
+	m.refused(fault.Stale, &pb.Command{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: "web", IfSpecVersion: 1}}})
 
-	m.must(&pb.Command{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: "web", To: 1, Reason: "it failed"}}})
+	m.must(&pb.Command{Kind: &pb.Command_RollbackService{RollbackService: &pb.RollbackService{Id: "web", To: 1, Reason: "it failed", IfSpecVersion: 2}}}) // a scale came between
 	s := m.View().Service("web")
 	equal(t, "spec", s.Spec, scaledSpec("v1", 1))
 	equal(t, "status", s.UpdateStatus, &pb.UpdateStatus{

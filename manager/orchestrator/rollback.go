@@ -56,7 +56,7 @@ func (s *set) fail(why string) {
 		to := store.Previous(s.service, true).Number
 		// If the store refuses the rollback, the pause stays, and says so.
 		message = fmt.Sprintf("update paused, for version %d cannot be had any more: %s", to, why)
-		s.plan.Rollback = &pb.RollbackService{Id: s.service.Id, IfVersion: s.service.GetMeta().GetVersion(), To: to, Reason: why}
+		s.plan.Rollback = &pb.RollbackService{Id: s.service.Id, IfSpecVersion: s.service.SpecVersion, To: to, Reason: why}
 	}
 	s.setStatus(func(u *pb.UpdateStatus) { u.State, u.Message = state, message })
 }

@@ -123,9 +123,13 @@ func (s *set) begin() {
 	s.plan.Update = s.status
 }
 
+// maxFailures bounds the failures that a rollout lists: one that goes on
+// whatever fails may fail for ever.
+const maxFailures = 1000
+
 // noteFailures records new failures, and ends the rollout when there are too many.
 func (s *set) noteFailures() {
-	if len(s.failed) == 0 {
+	if len(s.failed) == 0 || s.carriesOn() && len(s.status.FailedTasks) >= maxFailures {
 		return
 	}
 	known := make(map[string]bool, len(s.status.FailedTasks))
@@ -149,9 +153,11 @@ func (s *set) noteFailures() {
 
 // tooMany compares as Swarm does: with the slots that the rollout replaces.
 func (s *set) tooMany(failures int) bool {
-	c := s.rollout()
-	return c.GetFailureAction() != pb.UpdateConfig_FAILURE_ACTION_CONTINUE &&
-		float64(failures) > c.GetMaxFailureRatio()*float64(s.concerned)
+	return !s.carriesOn() && float64(failures) > s.rollout().GetMaxFailureRatio()*float64(s.concerned)
+}
+
+func (s *set) carriesOn() bool {
+	return s.rollout().GetFailureAction() == pb.UpdateConfig_FAILURE_ACTION_CONTINUE
 }
 
 // renewNext replaces as many stale slots as there are free places.

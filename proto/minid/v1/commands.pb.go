@@ -1478,7 +1478,9 @@ type RollbackService struct {
 	// 0 is the one before the present.
 	To uint64 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	// Why, if nobody asked for it.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Refused when the task spec is of another version by now; 0 is any.
+	IfSpecVersion uint64 `protobuf:"varint,5,opt,name=if_spec_version,json=ifSpecVersion,proto3" json:"if_spec_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1539,6 +1541,13 @@ func (x *RollbackService) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *RollbackService) GetIfSpecVersion() uint64 {
+	if x != nil {
+		return x.IfSpecVersion
+	}
+	return 0
 }
 
 // Refused when the last run is not if_last_run any more, so that no run is
@@ -3025,13 +3034,14 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.minid.v1.UpdateStatusR\x06status\"\x1f\n" +
 	"\rDeleteService\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"h\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x90\x01\n" +
 	"\x0fRollbackService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
 	"if_version\x18\x02 \x01(\x04R\tifVersion\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"k\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12&\n" +
+	"\x0fif_spec_version\x18\x05 \x01(\x04R\rifSpecVersion\"k\n" +
 	"\fSetJobStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\vif_last_run\x18\x02 \x01(\x04R\tifLastRun\x12+\n" +
