@@ -30,6 +30,7 @@ type Config struct {
 	Runtime task.Runtime
 	Logs    Logs
 	Exec    Exec
+	Usage   Usage
 	// Network hears what the managers say of tasks and networks. Without one,
 	// nothing does.
 	Network Network
@@ -87,6 +88,12 @@ type Exec interface {
 	// error with code 126 (not executable) or 127 (not found); any other error
 	// has code 0.
 	Exec(ctx context.Context, taskID string, start *pb.ExecStart, io ExecIO) (exitCode int32, err error)
+}
+
+// Usage measures what this node and its tasks use.
+type Usage interface {
+	// Usage takes a sample of the host and of each task that has processes.
+	Usage(ctx context.Context) (*pb.NodeUsage, error)
 }
 
 // ExecIO connects an exec with whoever asked for it. Nothing needs closing.

@@ -215,7 +215,7 @@ func play(t *testing.T, runtime *faketask.Runtime, test func(*world), managers .
 func (w *world) start(addrs ...string) {
 	cfg := agent.Config{
 		NodeID: "n1", NodeName: "alpha", DB: w.db,
-		Runtime: w.runtime, Logs: w.runtime, Exec: w.runtime,
+		Runtime: w.runtime, Logs: w.runtime, Exec: w.runtime, Usage: w.runtime,
 		Describe: func(context.Context) *pb.NodeDescription {
 			return &pb.NodeDescription{Hostname: "alpha", RuntimeVersion: *w.version.Load(), Platform: &pb.Platform{Os: "linux", Architecture: "amd64"}}
 		},
@@ -337,6 +337,10 @@ func read(stream attachStream) string {
 			fmt.Fprintf(&out, "open %s\n", m.GetOpen())
 		case m.GetError() != "":
 			fmt.Fprintf(&out, "error %s\n", m.GetError())
+		case m.GetUsage() != nil:
+			for _, task := range m.GetUsage().GetTasks() {
+				fmt.Fprintf(&out, "usage of %s: %d MiB\n", task.GetTaskId(), task.GetUsage().GetMemoryBytes()>>20)
+			}
 		case m.GetProbe() != nil:
 			fmt.Fprintf(&out, "probe %s %t %s\n", m.GetProbe().GetToName(), m.GetProbe().GetOk(), m.GetProbe().GetDetail())
 		case m.GetExec().GetExit() != nil:

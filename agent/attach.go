@@ -74,7 +74,7 @@ func (a *attaches) serve(ctx context.Context, req *pb.Attach, c *attach, in *exe
 	case a.slots <- struct{}{}:
 		defer func() { <-a.slots }()
 	default:
-		return fault.New(fault.Unavailable, "node %s: %d logs, execs and probes are open already", a.cfg.NodeName, maxAttaches)
+		return fault.New(fault.Unavailable, "node %s: %d logs, execs, probes and measurements are open already", a.cfg.NodeName, maxAttaches)
 	}
 	switch {
 	case req.GetLogs() != nil:
@@ -83,6 +83,8 @@ func (a *attaches) serve(ctx context.Context, req *pb.Attach, c *attach, in *exe
 		return a.exec(ctx, req.GetExec(), c, in)
 	case req.GetProbe() != nil && a.cfg.Network != nil:
 		return a.cfg.Network.Probe(ctx, req.GetProbe(), c.probed)
+	case req.GetUsage() != nil:
+		return a.usage(ctx, req.GetUsage(), c)
 	default:
 		return fault.New(fault.Invalid, "node %s: does not know this kind of attach", a.cfg.NodeName)
 	}

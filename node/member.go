@@ -177,6 +177,7 @@ func (m *member) newAgent(runtime Runtime, renewer *ca.Renewer, end context.Canc
 		Network:   n.network(),
 		Logs:      runtime,
 		Exec:      runtime,
+		Usage:     runtime,
 		Describe:  n.describe,
 		Dial:      m.dial,
 		Managers:  m.managers(),

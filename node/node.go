@@ -37,6 +37,7 @@ type Runtime interface {
 	task.Runtime
 	agent.Logs
 	agent.Exec
+	agent.Usage
 }
 
 // Network connects the tasks of a node.

@@ -81,6 +81,7 @@ func policyTable() map[string]rule {
 		pb.Control_Watch_FullMethodName:           control,
 		pb.Control_Logs_FullMethodName:            control,
 		pb.Control_Exec_FullMethodName:            control,
+		pb.Control_Usage_FullMethodName:           control,
 
 		pb.Dispatcher_Session_FullMethodName: {allow: worker | manager, route: onLeader},
 		pb.Dispatcher_Attach_FullMethodName:  {allow: worker | manager, route: onLeader},

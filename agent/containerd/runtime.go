@@ -23,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/minid/minid/agent/containerd/tasklog"
+	"github.com/minid/minid/agent/meter"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -80,6 +81,7 @@ type Runtime struct {
 	logs   *tasklog.Store
 	users  *userCache
 	host   host
+	meter  meter.Meter
 
 	// stop ends what runs in the background: log copying, of which Close waits.
 	ctx  context.Context
@@ -118,7 +120,8 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 	bg, stop := context.WithCancel(context.Background())
 	r := &Runtime{
 		cfg: cfg, client: images.client, tasks: images.client.TaskService(), images: images,
-		logs: tasklog.NewStore(filepath.Join(cfg.DataDir, "logs")), host: host,
+		meter: meter.Meter{Proc: "/proc", Sys: "/sys", CgroupV2: host.CgroupV2},
+		logs:  tasklog.NewStore(filepath.Join(cfg.DataDir, "logs")), host: host,
 		ctx: namespaces.WithNamespace(bg, Namespace), stop: stop,
 		locks: make(map[string]*idLock), pipes: make(map[*os.File]struct{}),
 		records: make(map[string]*record), grants: make(map[string]*grant), volumes: make(map[string]*idLock),

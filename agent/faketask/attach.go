@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,6 +72,33 @@ func (r *Runtime) lines(id string, from int) (lines []*pb.LogEntry, known bool) 
 	defer r.mu.Unlock()
 	all, known := r.logs[id]
 	return all[min(from, len(all)):], known || r.containers[id] != nil
+}
+
+// Usage implements agent.Usage: every running task has used a quarter of a CPU
+// since the epoch, and holds a mebibyte.
+func (r *Runtime) Usage(context.Context) (*pb.NodeUsage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.measured++
+	now := time.Now()
+	sample := &pb.NodeUsage{At: timestamppb.New(now), Total: &pb.Usage{NanoCpus: 2e9, MemoryLimitBytes: 1 << 30}}
+	for _, id := range slices.Sorted(maps.Keys(r.containers)) {
+		if r.containers[id].obs.Phase != task.Running {
+			continue
+		}
+		u := &pb.Usage{CpuNs: uint64(now.UnixNano() / 4), MemoryBytes: 1 << 20, Pids: 1}
+		sample.Tasks = append(sample.Tasks, &pb.TaskUsage{TaskId: id, Usage: u})
+		sample.Total.CpuNs += u.CpuNs
+		sample.Total.MemoryBytes += u.MemoryBytes
+	}
+	return sample, nil
+}
+
+// Measured counts the samples that Usage took.
+func (r *Runtime) Measured() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.measured
 }
 
 // Exec implements agent.Exec with a few commands: "echo ARGS", "cat" copies

@@ -74,6 +74,7 @@ type Runtime struct {
 	calls      []Call
 	prepared   map[string]*task.Wanted
 	followers  int
+	measured   int
 }
 
 type container struct {
