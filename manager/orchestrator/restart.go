@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/minid/minid/internal/restarts"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -14,15 +15,6 @@ const (
 	defaultRestartDelay = 5 * time.Second
 	defaultMonitor      = 5 * time.Second
 )
-
-// longLife is how long a task ran well at least before its slot's restarts
-// begin again at the shortest delay: twice the longest delay, as Kubernetes'
-// ten minutes are twice its five, and 20 s where the delays are shorter.
-func longLife(p *pb.RestartPolicy) time.Duration {
-	return 2 * max(p.GetMaxDelay().AsDuration(), minLongLife)
-}
-
-const minLongLife = 10 * time.Second
 
 // restartDelay is the time between a task's end and its successor's start,
 // when so many restarts came right before. It is constant as in Swarm, or
@@ -47,7 +39,7 @@ func (s *set) streakAfter(t *pb.Task) *pb.RestartStreak {
 	if ended {
 		until = endOf(t)
 	}
-	long := t.RunningAt != nil && until.Sub(t.RunningAt.AsTime()) >= longLife(s.spec.GetRestart())
+	long := t.RunningAt != nil && until.Sub(t.RunningAt.AsTime()) >= restarts.LongLife(s.spec.GetRestart())
 	switch {
 	case long && !ended:
 		return nil
