@@ -73,6 +73,28 @@ func load(a []string) error {
 	return nil
 }
 
+// burn keeps a CPU busy until SIGTERM. A file's bytes are on disk before that.
+func burn(a []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(a) > 0 {
+		f, err := os.Create(a[0])
+		if err != nil {
+			return err
+		}
+		if _, err := io.CopyN(f, filler{}, int64(number(a, 1, 1<<20))); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	fmt.Println("burning")
+	for ctx.Err() == nil {
+	}
+	return nil
+}
+
 // ask returns the host name of who answers.
 func ask(client *http.Client, url string) (string, error) {
 	resp, err := client.Get(url)

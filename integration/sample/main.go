@@ -10,6 +10,7 @@
 //	echo               copy stdin to stdout
 //	exit N             end with code N
 //	eat BYTES          use that much memory, then wait
+//	burn [FILE BYTES]  keep a CPU busy until SIGTERM, with that much written to a file
 //	env                print environment, ids, working directory, terminal
 //	cat FILE           print a file
 //	stat FILE          print mode, owner and size of a file
@@ -84,6 +85,7 @@ var modes = map[string]func([]string) error{
 	"echo":  func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err },
 	"exit":  func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
 	"eat":   eat,
+	"burn":  burn,
 	"env":   func([]string) error { return env() },
 	"cat":   cat,
 	"stat":  stat,
