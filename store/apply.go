@@ -37,6 +37,10 @@ func (tx *txn) apply(c *pb.Command) error {
 		return tx.updateServiceSpec(k.UpdateServiceSpec)
 	case *pb.Command_RemoveService:
 		return tx.removeService(k.RemoveService)
+	case *pb.Command_SetJobStatus:
+		return tx.setJobStatus(k.SetJobStatus)
+	case *pb.Command_RunJob:
+		return tx.runJob(k.RunJob)
 	case *pb.Command_SetUpdateStatus:
 		return tx.setUpdateStatus(k.SetUpdateStatus)
 	case *pb.Command_RollbackService:

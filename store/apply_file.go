@@ -143,7 +143,7 @@ func (tx *txn) olderRefers(s *pb.Service, refers func(*pb.TaskSpec) bool) bool {
 			continue
 		}
 		if used == nil {
-			used = tx.usedVersions(s.Id)
+			used = tx.usedVersions(s)
 		}
 		if used[v.Version] {
 			return true

@@ -110,7 +110,7 @@ func (tx *txn) rollbackService(c *pb.RollbackService) error {
 		return fmt.Errorf("roll back service %s to version %d: %w", name, to.Number, err)
 	}
 	n := tx.withSpec(old, to.Spec, to.Number)
-	if n.SpecVersion != old.SpecVersion || settled(old) {
+	if !IsJob(n.Spec) && (n.SpecVersion != old.SpecVersion || settled(old)) {
 		n.UpdateStatus = &pb.UpdateStatus{
 			State: pb.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, StartedAt: tx.at, ToVersion: n.SpecVersion,
 			Message: fmt.Sprintf("rollback to version %d in progress", to.Number),

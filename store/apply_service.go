@@ -32,6 +32,7 @@ func (tx *txn) createService(c *pb.CreateService) error {
 		SpecVersion: 1,
 		Versions:    []*pb.TaskSpecVersion{{Version: 1, Spec: spec.Task, CreatedAt: tx.at}},
 		History:     []*pb.ServiceVersion{{Number: 1, Spec: spec, CreatedAt: tx.at}},
+		Job:         tx.rescheduled(nil, nil, spec),
 	})
 	return nil
 }
@@ -74,6 +75,7 @@ func (tx *txn) withSpec(old *pb.Service, spec *pb.ServiceSpec, rollback uint64) 
 	n := shallow(old)
 	n.Meta, n.Spec = tx.updated(old.Meta), spec
 	n.Endpoint = stillPublished(old.Endpoint, spec.Task)
+	n.Job = tx.rescheduled(old.Job, old.Spec, spec)
 	if proto.Equal(old.Spec.Task, spec.Task) {
 		n.Spec = shallow(spec) // one task spec in memory, not two
 		n.Spec.Task = old.Spec.Task
@@ -110,8 +112,8 @@ func (tx *txn) updatable(old *pb.Service, c *pb.UpdateServiceSpec) error {
 		return fault.New(fault.Invalid, "update service %s: the command is incomplete: task and mode are required", name)
 	case c.Spec.Name != name:
 		return fault.New(fault.Invalid, "update service %s: a service cannot be renamed (to %q)", name, c.Spec.Name)
-	case (old.Spec.GetGlobal() == nil) != (c.Spec.GetGlobal() == nil):
-		return fault.New(fault.Invalid, "update service %s: replicated and global cannot be exchanged", name).
+	case !sameMode(old.Spec, c.Spec):
+		return fault.New(fault.Invalid, "update service %s: its mode cannot be exchanged for another", name).
 			WithTry("create another service in the other mode, then remove this one")
 	}
 	if err := current("service", name, old.Meta, c.IfVersion); err != nil {
@@ -133,13 +135,13 @@ func (tx *txn) obtainable(verb, service string, spec *pb.TaskSpec) error {
 }
 
 // keep appends a version and drops the oldest beyond keptVersions that no
-// task names which may still run.
+// task or run names which may still need it.
 func (tx *txn) keep(old *pb.Service, newest *pb.TaskSpecVersion) []*pb.TaskSpecVersion {
 	all := append(append(make([]*pb.TaskSpecVersion, 0, len(old.Versions)+1), old.Versions...), newest)
 	if len(all) <= keptVersions {
 		return all
 	}
-	used := tx.usedVersions(old.Id)
+	used := tx.usedVersions(old)
 	kept := all[:0]
 	for i, v := range all {
 		if len(all)-i <= keptVersions || used[v.Version] {
@@ -149,10 +151,16 @@ func (tx *txn) keep(old *pb.Service, newest *pb.TaskSpecVersion) []*pb.TaskSpecV
 	return kept
 }
 
-// usedVersions are the spec versions of a service's tasks that have not ended.
-func (tx *txn) usedVersions(service string) map[uint64]bool {
+// usedVersions are the spec versions of a service's tasks, and of its runs,
+// that have not ended.
+func (tx *txn) usedVersions(s *pb.Service) map[uint64]bool {
 	used := map[uint64]bool{}
-	for t := range (View{&tx.tables}).TasksByService(service) {
+	for _, r := range s.GetJob().GetRuns() {
+		if r.State == pb.JobState_JOB_STATE_RUNNING {
+			used[r.SpecVersion] = true
+		}
+	}
+	for t := range (View{&tx.tables}).TasksByService(s.Id) {
 		if t.GetStatus().GetState() <= pb.TaskState_TASK_STATE_RUNNING {
 			used[t.SpecVersion] = true
 		}

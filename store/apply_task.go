@@ -47,7 +47,7 @@ func (tx *txn) firstStatus(t *pb.Task) *pb.TaskStatus {
 func (tx *txn) creatable(t *pb.Task) bool {
 	s := tx.services.Get(t.ServiceId)
 	return s != nil && !s.Removing &&
-		tx.tasks.Get(t.Id) == nil &&
+		tx.tasks.Get(t.Id) == nil && takesTask(s, t) &&
 		TaskSpec(s, t.SpecVersion) != nil &&
 		(t.NodeId == "" || tx.nodes.Get(t.NodeId) != nil)
 }
@@ -83,7 +83,7 @@ func copyTask(t *pb.Task) *pb.Task {
 		DesiredState: t.DesiredState, Status: t.Status,
 		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
 		Streak:    t.Streak,
-		Addresses: t.Addresses, RunningAt: t.RunningAt,
+		Addresses: t.Addresses, RunningAt: t.RunningAt, JobRun: t.JobRun,
 	}
 	keepUnknown(t, n)
 	return n

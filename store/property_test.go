@@ -52,6 +52,25 @@ func (d drawn) service() *pb.ServiceSpec {
 	if rapid.Bool().Draw(d.T, "with config") {
 		withConfig(s, d.id("c", 2))
 	}
+	if s.Name == "service3" {
+		d.job(s)
+	}
+	return s
+}
+
+func (d drawn) job(s *pb.ServiceSpec) {
+	s.Mode = &pb.ServiceSpec_ReplicatedJob{ReplicatedJob: &pb.ReplicatedJob{Completions: 3}}
+	if rapid.Bool().Draw(d.T, "scheduled") {
+		s.Job = &pb.JobConfig{Schedule: &pb.JobSchedule{Cron: "@hourly", Paused: rapid.Bool().Draw(d.T, "paused")}}
+	}
+}
+
+func (d drawn) jobStatus() *pb.JobStatus {
+	last := rapid.Uint64Range(0, 2).Draw(d.T, "last run")
+	s := jobRun(last, rapid.SampledFrom([]pb.JobState{jobRunning, jobRunning, jobComplete}).Draw(d.T, "state"))
+	if rapid.Bool().Draw(d.T, "until") {
+		s.ScheduledUntil = at(rapid.Uint64Range(1, 9).Draw(d.T, "time"))
+	}
 	return s
 }
 
@@ -135,6 +154,9 @@ func (d drawn) task() *pb.Task {
 	t := task(d.id("t", 8), d.id("service", 3), rapid.Uint64Range(0, 3).Draw(d.T, "slot"))
 	t.SpecVersion = rapid.Uint64Range(1, 2).Draw(d.T, "version")
 	t.DesiredState = rapid.SampledFrom([]pb.TaskState{ready, running}).Draw(d.T, "wanted")
+	if t.ServiceId == "service3" {
+		t.JobRun = rapid.Uint64Range(0, 2).Draw(d.T, "run")
+	}
 	if rapid.IntRange(0, 3).Draw(d.T, "preset") == 0 {
 		t.NodeId = d.id("n", 3)
 	}
@@ -166,6 +188,10 @@ func (d drawn) command() *pb.Command {
 		func() *pb.Command {
 			return updateStatus(d.id("service", 3), &pb.UpdateStatus{ToVersion: rapid.Uint64Range(1, 2).Draw(d.T, "to")})
 		},
+		func() *pb.Command {
+			return jobStatus("service3", rapid.Uint64Range(0, 2).Draw(d.T, "if last run"), d.jobStatus())
+		},
+		func() *pb.Command { return runJob(d.id("service", 3)) },
 		func() *pb.Command { return createTasks(d.task(), d.task(), d.task()) },
 		func() *pb.Command { return createTasks(d.task(), d.task()) },
 		func() *pb.Command { return desire(d.taskState(), d.id("t", 8), d.id("t", 8)) },
@@ -228,6 +254,8 @@ func checkStep(t *rapid.T, c store.Change) {
 	case *pb.Service:
 		if to := c.New.(*pb.Service); to.SpecVersion < from.SpecVersion || store.TaskSpec(to, to.SpecVersion) == nil {
 			t.Fatalf("service %s at version %d after %d, versions %v", c.ID, to.SpecVersion, from.SpecVersion, to.Versions)
+		} else if until := from.GetJob().GetScheduledUntil(); to.GetJob().GetScheduledUntil().AsTime().Before(until.AsTime()) && until != nil {
+			t.Fatalf("job %s: scheduled until %v after %v", c.ID, to.Job.ScheduledUntil, until)
 		}
 	}
 }
