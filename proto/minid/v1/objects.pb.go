@@ -1666,7 +1666,10 @@ type JobRun struct {
 	// Tasks that have to complete; of global jobs as of the last look.
 	Total uint64 `protobuf:"varint,9,opt,name=total,proto3" json:"total,omitempty"`
 	// Tasks that ended in failure, tried again or not.
-	Failed        uint64 `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
+	Failed uint64 `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
+	// When a global job that was complete last went on, for a node that joined
+	// since; its deadline counts from here.
+	ResumedAt     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=resumed_at,json=resumedAt,proto3" json:"resumed_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1769,6 +1772,13 @@ func (x *JobRun) GetFailed() uint64 {
 		return x.Failed
 	}
 	return 0
+}
+
+func (x *JobRun) GetResumedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ResumedAt
+	}
+	return nil
 }
 
 // ServiceVersion is one spec that a service had.
@@ -2407,7 +2417,7 @@ func (x *RestartStreak) GetSince() *timestamppb.Timestamp {
 
 // LifeLine is a task's way from NEW to its end: one step per change of its
 // observed or desired state. Lists of equal length, because there are a
-// million tasks.
+// million tasks; only the reasons end with the last one that there is.
 type LifeLine struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	States []TaskState            `protobuf:"varint,1,rep,packed,name=states,proto3,enum=minid.v1.TaskState" json:"states,omitempty"`
@@ -3423,7 +3433,7 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\blast_run\x18\x02 \x01(\x04R\alastRun\x12C\n" +
 	"\x0fscheduled_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0escheduledUntil\x12#\n" +
 	"\rruns_answered\x18\x04 \x01(\x04R\frunsAnswered\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\x86\x03\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\xc1\x03\n" +
 	"\x06JobRun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12(\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x12.minid.v1.JobStateR\x05state\x12!\n" +
@@ -3436,7 +3446,9 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\tcompleted\x18\b \x01(\x04R\tcompleted\x12\x14\n" +
 	"\x05total\x18\t \x01(\x04R\x05total\x12\x16\n" +
 	"\x06failed\x18\n" +
-	" \x01(\x04R\x06failed\"\xaf\x01\n" +
+	" \x01(\x04R\x06failed\x129\n" +
+	"\n" +
+	"resumed_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tresumedAt\"\xaf\x01\n" +
 	"\x0eServiceVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12)\n" +
 	"\x04spec\x18\x02 \x01(\v2\x15.minid.v1.ServiceSpecR\x04spec\x129\n" +
@@ -3723,49 +3735,50 @@ var file_minid_v1_objects_proto_depIdxs = []int32{
 	42, // 42: minid.v1.JobRun.scheduled_for:type_name -> google.protobuf.Timestamp
 	42, // 43: minid.v1.JobRun.started_at:type_name -> google.protobuf.Timestamp
 	42, // 44: minid.v1.JobRun.ended_at:type_name -> google.protobuf.Timestamp
-	46, // 45: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
-	42, // 46: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
-	23, // 47: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
-	47, // 48: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
-	48, // 49: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
-	42, // 50: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 51: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
-	42, // 52: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	42, // 53: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
-	5,  // 54: minid.v1.Task.meta:type_name -> minid.v1.Meta
-	3,  // 55: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
-	32, // 56: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
-	42, // 57: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
-	31, // 58: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
-	42, // 59: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
-	29, // 60: minid.v1.Task.life:type_name -> minid.v1.LifeLine
-	28, // 61: minid.v1.Task.streak:type_name -> minid.v1.RestartStreak
-	42, // 62: minid.v1.RestartStreak.since:type_name -> google.protobuf.Timestamp
-	3,  // 63: minid.v1.LifeLine.states:type_name -> minid.v1.TaskState
-	42, // 64: minid.v1.Event.at:type_name -> google.protobuf.Timestamp
-	3,  // 65: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
-	42, // 66: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
-	36, // 67: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
-	47, // 68: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
-	35, // 69: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
-	33, // 70: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
-	4,  // 71: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
-	34, // 72: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
-	42, // 73: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
-	49, // 74: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
-	5,  // 75: minid.v1.Secret.meta:type_name -> minid.v1.Meta
-	50, // 76: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
-	5,  // 77: minid.v1.Config.meta:type_name -> minid.v1.Meta
-	51, // 78: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
-	5,  // 79: minid.v1.Network.meta:type_name -> minid.v1.Meta
-	52, // 80: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
-	40, // 81: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
-	53, // 82: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
-	83, // [83:83] is the sub-list for method output_type
-	83, // [83:83] is the sub-list for method input_type
-	83, // [83:83] is the sub-list for extension type_name
-	83, // [83:83] is the sub-list for extension extendee
-	0,  // [0:83] is the sub-list for field type_name
+	42, // 45: minid.v1.JobRun.resumed_at:type_name -> google.protobuf.Timestamp
+	46, // 46: minid.v1.ServiceVersion.spec:type_name -> minid.v1.ServiceSpec
+	42, // 47: minid.v1.ServiceVersion.created_at:type_name -> google.protobuf.Timestamp
+	23, // 48: minid.v1.Endpoint.vips:type_name -> minid.v1.VirtualIP
+	47, // 49: minid.v1.Endpoint.ports:type_name -> minid.v1.PortConfig
+	48, // 50: minid.v1.TaskSpecVersion.spec:type_name -> minid.v1.TaskSpec
+	42, // 51: minid.v1.TaskSpecVersion.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 52: minid.v1.UpdateStatus.state:type_name -> minid.v1.UpdateState
+	42, // 53: minid.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	42, // 54: minid.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	5,  // 55: minid.v1.Task.meta:type_name -> minid.v1.Meta
+	3,  // 56: minid.v1.Task.desired_state:type_name -> minid.v1.TaskState
+	32, // 57: minid.v1.Task.status:type_name -> minid.v1.TaskStatus
+	42, // 58: minid.v1.Task.start_after:type_name -> google.protobuf.Timestamp
+	31, // 59: minid.v1.Task.addresses:type_name -> minid.v1.TaskAddress
+	42, // 60: minid.v1.Task.running_at:type_name -> google.protobuf.Timestamp
+	29, // 61: minid.v1.Task.life:type_name -> minid.v1.LifeLine
+	28, // 62: minid.v1.Task.streak:type_name -> minid.v1.RestartStreak
+	42, // 63: minid.v1.RestartStreak.since:type_name -> google.protobuf.Timestamp
+	3,  // 64: minid.v1.LifeLine.states:type_name -> minid.v1.TaskState
+	42, // 65: minid.v1.Event.at:type_name -> google.protobuf.Timestamp
+	3,  // 66: minid.v1.TaskStatus.state:type_name -> minid.v1.TaskState
+	42, // 67: minid.v1.TaskStatus.at:type_name -> google.protobuf.Timestamp
+	36, // 68: minid.v1.TaskStatus.container:type_name -> minid.v1.ContainerStatus
+	47, // 69: minid.v1.TaskStatus.ports:type_name -> minid.v1.PortConfig
+	35, // 70: minid.v1.TaskStatus.refused:type_name -> minid.v1.FilterCount
+	33, // 71: minid.v1.TaskStatus.health:type_name -> minid.v1.HealthStatus
+	4,  // 72: minid.v1.HealthStatus.state:type_name -> minid.v1.HealthState
+	34, // 73: minid.v1.HealthStatus.probes:type_name -> minid.v1.HealthProbe
+	42, // 74: minid.v1.HealthProbe.at:type_name -> google.protobuf.Timestamp
+	49, // 75: minid.v1.HealthProbe.took:type_name -> google.protobuf.Duration
+	5,  // 76: minid.v1.Secret.meta:type_name -> minid.v1.Meta
+	50, // 77: minid.v1.Secret.spec:type_name -> minid.v1.SecretSpec
+	5,  // 78: minid.v1.Config.meta:type_name -> minid.v1.Meta
+	51, // 79: minid.v1.Config.spec:type_name -> minid.v1.ConfigSpec
+	5,  // 80: minid.v1.Network.meta:type_name -> minid.v1.Meta
+	52, // 81: minid.v1.Network.spec:type_name -> minid.v1.NetworkSpec
+	40, // 82: minid.v1.Network.allocation:type_name -> minid.v1.NetworkAllocation
+	53, // 83: minid.v1.NetworkAllocation.pools:type_name -> minid.v1.AddressPool
+	84, // [84:84] is the sub-list for method output_type
+	84, // [84:84] is the sub-list for method input_type
+	84, // [84:84] is the sub-list for extension type_name
+	84, // [84:84] is the sub-list for extension extendee
+	0,  // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_minid_v1_objects_proto_init() }
