@@ -10,6 +10,7 @@ import (
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/scheduler"
+	"github.com/minid/minid/store"
 )
 
 const (
@@ -90,11 +91,11 @@ func checkMode(spec *pb.ServiceSpec) error {
 	switch {
 	case spec.GetReplicated().GetReplicas() > maxReplicas:
 		return invalid("replicas: %d are too many, %d are the most", spec.GetReplicated().GetReplicas(), maxReplicas)
-	case spec.GetGlobal() != nil && placement.GetMaxReplicasPerNode() > 0:
+	case store.PerNode(spec) && placement.GetMaxReplicasPerNode() > 0:
 		return invalid("replicas-max-per-node: a global service has one task per node anyway").
 			WithTry("leave --replicas-max-per-node out, or --mode replicated")
 	}
-	return nil
+	return checkJob(spec)
 }
 
 func checkResources(r *pb.ResourceRequirements) error {

@@ -45,9 +45,12 @@ func checkRollouts(spec *pb.ServiceSpec) error {
 	)
 }
 
-// checkRollout names the flags of one kind of rollout in its errors.
+// checkRollout names the flags of one kind of rollout in its errors. Jobs have
+// none.
 func checkRollout(kind, actions string, u *pb.UpdateConfig) error {
 	switch {
+	case u == nil:
+		return nil
 	case pb.UpdateConfig_FailureAction_name[int32(u.FailureAction)] == "":
 		return invalid("%s-failure-action: there is no action %d", kind, u.FailureAction).WithTry("--%s-failure-action %s", kind, actions)
 	case pb.UpdateConfig_Order_name[int32(u.Order)] == "":

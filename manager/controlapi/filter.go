@@ -105,8 +105,10 @@ func serviceFilters(view store.View) filters[*pb.Service] {
 		"name":  prefixOf(func(s *pb.Service) string { return s.GetSpec().GetName() }),
 		"label": labelOf(func(s *pb.Service) map[string]string { return s.GetSpec().GetLabels() }),
 		"mode": choice("mode", map[string]test[*pb.Service]{
-			"replicated": func(s *pb.Service) bool { return s.GetSpec().GetReplicated() != nil },
-			"global":     func(s *pb.Service) bool { return s.GetSpec().GetGlobal() != nil },
+			"replicated":     func(s *pb.Service) bool { return s.GetSpec().GetReplicated() != nil },
+			"global":         func(s *pb.Service) bool { return s.GetSpec().GetGlobal() != nil },
+			"replicated-job": func(s *pb.Service) bool { return s.GetSpec().GetReplicatedJob() != nil },
+			"global-job":     func(s *pb.Service) bool { return s.GetSpec().GetGlobalJob() != nil },
 		}),
 		"network": func(ref string) (test[*pb.Service], error) {
 			n, err := findNetwork(view, ref)

@@ -34,8 +34,14 @@ func normalService(spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 	if spec.Mode == nil {
 		spec.Mode = &pb.ServiceSpec_Replicated{Replicated: &pb.ReplicatedMode{Replicas: 1}}
 	}
-	spec.Update, spec.Rollback = normalRollout(spec.Update), normalRollout(spec.Rollback)
-	spec.Task.Restart = normalRestart(spec.Task.Restart)
+	condition := pb.RestartPolicy_CONDITION_ANY
+	if store.IsJob(spec) {
+		condition = pb.RestartPolicy_CONDITION_ON_FAILURE
+		normalJob(spec)
+	} else {
+		spec.Update, spec.Rollback = normalRollout(spec.Update), normalRollout(spec.Rollback)
+	}
+	spec.Task.Restart = normalRestart(spec.Task.Restart, condition)
 	if spec.EndpointMode == pb.EndpointMode_ENDPOINT_MODE_UNSPECIFIED {
 		spec.EndpointMode = pb.EndpointMode_ENDPOINT_MODE_VIP
 	}
@@ -45,12 +51,13 @@ func normalService(spec *pb.ServiceSpec) (*pb.ServiceSpec, error) {
 	return spec, normalContainer(spec.Task.Container)
 }
 
-func normalRestart(r *pb.RestartPolicy) *pb.RestartPolicy {
+// normalRestart fills in the condition that a mode has when none is given.
+func normalRestart(r *pb.RestartPolicy, condition pb.RestartPolicy_Condition) *pb.RestartPolicy {
 	if r == nil {
 		r = &pb.RestartPolicy{}
 	}
 	if r.Condition == pb.RestartPolicy_CONDITION_UNSPECIFIED {
-		r.Condition = pb.RestartPolicy_CONDITION_ANY
+		r.Condition = condition
 	}
 	if r.Delay == nil {
 		r.Delay = durationpb.New(defaultRestartDelay)

@@ -28,12 +28,15 @@ func populated(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.task("t1", "web", 1, "node-w1", pb.TaskState_TASK_STATE_RUNNING)
+	job := nightly(&pb.JobSchedule{Cron: "@daily"})
+	job.Task.Container.PullAuth = []byte(pullAuth)
+	r.create(job)
 	return r
 }
 
 // request fills a method's request with references that lead somewhere.
 func request(r *rig, method string, kind reflect.Type) any {
-	refs := map[string]string{"Node": "w1", "Service": "web", "Task": "t1", "Secret": "pw", "Config": "cf", "Network": "ingress"}
+	refs := map[string]string{"Node": "w1", "Service": "web", "Task": "t1", "Secret": "pw", "Config": "cf", "Network": "ingress", "Job": "backup"}
 	req := reflect.New(kind.Elem())
 	for what, ref := range refs {
 		if field := req.Elem().FieldByName("Ref"); field.IsValid() && strings.HasSuffix(method, what) {

@@ -200,6 +200,9 @@ func eligible(view store.View) []*pb.Node {
 // countTasks counts a service's tasks, looking at no others. A global service
 // wants a task on every node that may have one, and those that it has.
 func countTasks(view store.View, service *pb.Service, nodes []*pb.Node) *pb.ServiceStatus {
+	if store.IsJob(service.GetSpec()) {
+		return countJob(view, service)
+	}
 	status := &pb.ServiceStatus{}
 	wantedOn := map[string]bool{}
 	for t := range view.TasksByService(service.Id) {

@@ -23,7 +23,7 @@ func scalar(name, short, kind, usage string, set setter) flag {
 func createOnlyFlags() []flag {
 	return []flag{
 		scalar("name", "", "string", "service name", text(func(s *pb.ServiceSpec) *string { return &s.Name })),
-		scalar("mode", "", "string", "service mode: replicated or global", setMode),
+		scalar("mode", "", "string", "service mode: replicated, global, replicated-job or global-job (default replicated)", setMode),
 	}
 }
 
@@ -66,20 +66,14 @@ func processFlags() []flag {
 
 func policyFlags() []flag {
 	return []flag{
-		scalar("replicas", "", "uint", "number of tasks (default 1)", func(s *pb.ServiceSpec, v string) error {
-			n, err := strconv.ParseUint(v, 10, 32)
-			if err != nil {
-				return fmt.Errorf("expected a count")
-			}
-			return SetReplicas(s, n)
-		}),
+		scalar("replicas", "", "uint", "number of tasks, or of those that a replicated-job has to complete (default 1)", replicas),
 		scalar("replicas-max-per-node", "", "uint", "most tasks on one node (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &placement(s).MaxReplicasPerNode })),
-		scalar("restart-condition", "", "string", "when tasks are restarted: none, on-failure or any (default any)", choice(choices[pb.RestartPolicy_Condition]{
+		scalar("restart-condition", "", "string", "when tasks are restarted: none, on-failure or any (default any; on-failure for jobs, which cannot have any)", choice(choices[pb.RestartPolicy_Condition]{
 			{"none", pb.RestartPolicy_CONDITION_NONE}, {"on-failure", pb.RestartPolicy_CONDITION_ON_FAILURE}, {"any", pb.RestartPolicy_CONDITION_ANY},
 		}, func(s *pb.ServiceSpec) *pb.RestartPolicy_Condition { return &restart(s).Condition })),
 		scalar("restart-delay", "", "duration", "time between a task's end and its replacement's start (default 5s)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Delay })),
 		scalar("restart-max-delay", "", "duration", "let the delay double with each restart, up to this (default: it stays the same)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).MaxDelay })),
-		scalar("restart-max-attempts", "", "uint", "most restarts within the window (0 is no limit)", count(func(s *pb.ServiceSpec) *uint64 { return &restart(s).MaxAttempts })),
+		scalar(restartAttempts, "", "uint", "most restarts within the window, 0 is no limit (default 0; 3 for jobs, whose run has failed after them)", count(func(s *pb.ServiceSpec) *uint64 { return &restart(s).MaxAttempts })),
 		scalar("restart-window", "", "duration", "only restarts within it count (0 is for ever)", period(func(s *pb.ServiceSpec) **durationpb.Duration { return &restart(s).Window })),
 		scalar("endpoint-mode", "", "string", "how the service's name is reached: vip or dnsrr (default vip)", choice(choices[pb.EndpointMode]{
 			{"vip", pb.EndpointMode_ENDPOINT_MODE_VIP}, {"dnsrr", pb.EndpointMode_ENDPOINT_MODE_DNSRR},

@@ -5,7 +5,6 @@
 package spec
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -59,12 +58,12 @@ type Flags struct {
 
 // CreateFlags adds the flags of `service create` to a flag set.
 func CreateFlags(set *pflag.FlagSet) *Flags {
-	return register(set, createOnlyFlags(), scalarFlags(), healthFlags(), listFlags(create))
+	return register(set, createOnlyFlags(), jobFlags(), scalarFlags(), healthFlags(), listFlags(create))
 }
 
 // UpdateFlags adds the flags of `service update` to a flag set.
 func UpdateFlags(set *pflag.FlagSet) *Flags {
-	return register(set, updateOnlyFlags(), scalarFlags(), healthFlags(), listFlags(update))
+	return register(set, updateOnlyFlags(), jobFlags(), scalarFlags(), healthFlags(), listFlags(update))
 }
 
 func register(set *pflag.FlagSet, tables ...[]flag) *Flags {
@@ -111,7 +110,7 @@ func (f *Flags) Create(image string, args []string, env Environment) (*pb.Servic
 	if err := f.apply(s, env); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, f.settleJob(s, true)
 }
 
 // Update returns old with the flags carried out on it; old stays as it is.
@@ -121,7 +120,7 @@ func (f *Flags) Update(old *pb.ServiceSpec, env Environment) (*pb.ServiceSpec, e
 	if err := f.apply(s, env); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s, f.settleJob(s, false)
 }
 
 // made returns what a field points to, made if it is missing.
@@ -159,32 +158,8 @@ func trim(s *pb.ServiceSpec) {
 	}
 }
 
-// SetReplicas changes the replica count of a replicated service.
-func SetReplicas(s *pb.ServiceSpec, n uint64) error {
-	r, ok := s.GetMode().(*pb.ServiceSpec_Replicated)
-	if !ok {
-		return fmt.Errorf("only services in mode replicated have a replica count")
-	}
-	r.Replicated.Replicas = n
-	return nil
-}
-
-func setMode(s *pb.ServiceSpec, v string) error {
-	switch v {
-	case "replicated":
-	case "global":
-		s.Mode = &pb.ServiceSpec_Global{Global: &pb.GlobalMode{}}
-	case "replicated-job", "global-job":
-		return fmt.Errorf("jobs are not supported yet")
-	default:
-		return fmt.Errorf("expected replicated or global")
-	}
-	return nil
-}
-
 // unsupported are flags that Swarm has and minid does not have yet.
 const unsupported = " credential-spec isolation" +
-	" max-concurrent" +
 	" autolock external-ca ca-cert ca-key aux-address config-from config-only ipam-driver ipam-opt ipv4" +
 	" template-driver driver details rotate "
 
