@@ -364,6 +364,14 @@ func ParseSpread(text string) (SpreadKey, error) {
 	return SpreadKey{prefix: prefix, label: text[len(prefix):]}, nil
 }
 
+// Of is the bucket that a node belongs to, as value has it.
+func (k SpreadKey) Of(n *pb.Node) string {
+	if k.prefix == nodeLabels {
+		return n.GetSpec().GetLabels()[k.label]
+	}
+	return n.GetDescription().GetEngineLabels()[k.label]
+}
+
 // value is the bucket that a node belongs to; nodes without the label share "".
 func (k SpreadKey) value(n *node) string {
 	if k.prefix == nodeLabels {

@@ -52,6 +52,10 @@ func (n *node) usable() bool {
 	return n.known && n.state == pb.NodeState_NODE_STATE_READY && n.availability == pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE
 }
 
+func (n *node) draining() bool {
+	return n.availability == pb.NodeAvailability_NODE_AVAILABILITY_DRAIN
+}
+
 func attributesOf(p *pb.Node) attributes {
 	return attributes{
 		name:   p.GetDescription().GetHostname(),

@@ -165,12 +165,13 @@ func (r *run) visit(pos int) bool {
 }
 
 // borrow takes off the books what the tasks hold that the group's tasks
-// replace and that end before these start.
+// replace and that end before these start. On a draining node nothing is placed
+// anyway: there, it only keeps its branch from looking fuller than it will be.
 func (s *Set) borrow(g Group) map[string]holding {
 	var lent map[string]holding
 	for _, w := range g.Tasks {
 		h, held := s.tasks[w.Replaces]
-		if w.Replaces == "" || !held || (!g.StopFirst && h.wanted) {
+		if w.Replaces == "" || !held || (!g.StopFirst && h.wanted && !h.node.draining()) {
 			continue
 		}
 		if _, twice := lent[w.Replaces]; twice {

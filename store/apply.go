@@ -47,6 +47,8 @@ func (tx *txn) apply(c *pb.Command) error {
 		return tx.rollbackService(k.RollbackService)
 	case *pb.Command_DeleteService:
 		return tx.dropService(k.DeleteService)
+	case *pb.Command_SetRebalance:
+		return tx.setRebalance(k.SetRebalance)
 	}
 	return tx.applyTaskOrFile(c)
 }

@@ -19,6 +19,7 @@ func (tx *txn) createNode(c *pb.CreateNode) error {
 	}
 	n := shallow(c.Node)
 	n.Meta, n.ManagerStatus = tx.created(), nil
+	n.DrainStartedAt = tx.drainStart(nil, n.Spec)
 	tx.putNode(n)
 	return nil
 }
@@ -42,6 +43,7 @@ func (tx *txn) updateNodeSpec(c *pb.UpdateNodeSpec) error {
 	}
 	n := shallow(old)
 	n.Meta, n.Spec = tx.updated(old.Meta), c.Spec
+	n.DrainStartedAt = tx.drainStart(old, c.Spec)
 	tx.putNode(n)
 	return nil
 }
@@ -86,6 +88,9 @@ func (tx *txn) reportNode(c *pb.ReportNode) error {
 	n := shallow(old)
 	if c.Status != nil {
 		n.Status = c.Status
+	}
+	if n.JoinedAt == nil && c.Status.GetState() == pb.NodeState_NODE_STATE_READY {
+		n.JoinedAt = tx.at
 	}
 	if c.Description != nil {
 		n.Description = c.Description

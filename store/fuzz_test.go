@@ -21,6 +21,7 @@ func seedEntries() []*pb.Entry {
 		{At: at(5), Commands: []*pb.Command{removeService("web"), deleteService("web"), removeNode("n1", true), secretLabels("s1", 0, nil), configLabels("c1", 0, nil)}},
 		{At: at(5), Commands: []*pb.Command{createService("job", scheduled(jobSpec("job", 2), "@daily")), jobStatus("job", 0, jobRun(1, jobRunning)), createTasks(jobTask("t3", "job", 1, 1)), runJob("job")}},
 		{At: at(6), Commands: []*pb.Command{clusterSpec(0, &pb.ClusterSpec{Name: "default"}), joinTokens(&pb.JoinTokens{}), setRole("n1", manager), managerAddr("n1", "h:1"), nodeSpec("n1", 0, &pb.NodeSpec{})}},
+		{At: at(7), Commands: []*pb.Command{rebalance("web", 5, false), {Kind: &pb.Command_SetRebalance{SetRebalance: &pb.SetRebalance{Id: "web"}}}}},
 	}
 }
 

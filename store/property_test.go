@@ -175,7 +175,10 @@ func (d drawn) command() *pb.Command {
 		func() *pb.Command { return nodeState(d.id("n", 3), pb.NodeState_NODE_STATE_READY) },
 		func() *pb.Command { return nodeState(d.id("n", 3), pb.NodeState_NODE_STATE_DOWN) },
 		func() *pb.Command {
-			return nodeSpec(d.id("n", 3), d.version(), &pb.NodeSpec{Role: d.role(), Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE})
+			return nodeSpec(d.id("n", 3), d.version(), &pb.NodeSpec{Role: d.role(), Availability: rapid.SampledFrom([]pb.NodeAvailability{active, active, drain}).Draw(d.T, "availability")})
+		},
+		func() *pb.Command {
+			return rebalance(d.id("service", 3), rapid.Uint64Range(1, 4).Draw(d.T, "asked"), rapid.Bool().Draw(d.T, "done"))
 		},
 		func() *pb.Command { return setRole(d.id("n", 3), d.role()) },
 		func() *pb.Command { return managerAddr(d.id("n", 3), d.id("addr", 2)) },
