@@ -24,8 +24,9 @@ func (tx *txn) createTasks(c *pb.CreateTasks) error {
 			continue
 		}
 		n := tx.interned(copyTask(t))
-		n.Meta, n.Addresses = tx.created(), nil
+		n.Meta, n.Addresses, n.Life = tx.created(), nil, nil
 		n.Status = tx.firstStatus(n)
+		tx.live(nil, n, "")
 		tx.putTask(nil, n)
 	}
 	return nil
@@ -69,9 +70,15 @@ func (tx *txn) interned(t *pb.Task) *pb.Task {
 
 // changeTask stores a changed copy of a task.
 func (tx *txn) changeTask(old *pb.Task, change func(*pb.Task)) {
+	tx.changeTaskFor(old, "", change)
+}
+
+// changeTaskFor is changeTask where the reason to stop a task is known.
+func (tx *txn) changeTaskFor(old *pb.Task, stopped string, change func(*pb.Task)) {
 	n := copyTask(old)
 	n.Meta = tx.updated(old.Meta)
 	change(n)
+	tx.live(old, n, stopped)
 	tx.putTask(old, n)
 }
 
@@ -83,7 +90,7 @@ func copyTask(t *pb.Task) *pb.Task {
 		DesiredState: t.DesiredState, Status: t.Status,
 		Replaces: t.Replaces, StartAfter: t.StartAfter, RestartCount: t.RestartCount,
 		Streak:    t.Streak,
-		Addresses: t.Addresses, RunningAt: t.RunningAt, JobRun: t.JobRun,
+		Addresses: t.Addresses, RunningAt: t.RunningAt, JobRun: t.JobRun, Life: t.Life,
 	}
 	keepUnknown(t, n)
 	return n
@@ -120,7 +127,7 @@ func (tx *txn) setDesired(c *pb.SetDesired) error {
 		if old == nil || d.State <= old.DesiredState {
 			continue
 		}
-		tx.changeTask(old, func(n *pb.Task) {
+		tx.changeTaskFor(old, tx.whyStopped(old, d.State), func(n *pb.Task) {
 			n.DesiredState = d.State
 			unplaced := old.GetStatus().GetState() < pb.TaskState_TASK_STATE_ASSIGNED
 			if unplaced && d.State >= pb.TaskState_TASK_STATE_SHUTDOWN {

@@ -41,6 +41,7 @@ func TestCreateTasks(t *testing.T) {
 		Id: "g1", Meta: &pb.Meta{Version: m.index, CreatedAt: at(m.index), UpdatedAt: at(m.index)},
 		ServiceId: "web", SpecVersion: 1, NodeId: "n1", DesiredState: running,
 		Status: &pb.TaskStatus{State: pending, At: at(m.index)},
+		Life:   &pb.LifeLine{States: []pb.TaskState{pending}, Desired: []bool{false}, AtMs: []int64{at(m.index).AsTime().UnixMilli()}},
 	})
 	m.refused(fault.Invalid, createTasks(task("t3", "web", 1), task("", "web", 1)))
 }

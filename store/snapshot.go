@@ -16,12 +16,20 @@ import (
 // without building it.
 func (s *State) Snapshot() *pb.Snapshot {
 	v := s.View()
-	return &pb.Snapshot{Index: v.Index(), Objects: slices.Collect(v.Objects())}
+	whole := v.Head()
+	whole.Objects = slices.Collect(v.Objects())
+	return whole
+}
+
+// Head is a snapshot of the view without its objects.
+func (v View) Head() *pb.Snapshot {
+	return &pb.Snapshot{Index: v.t.index, Events: slices.Clip(v.t.chronicle.events), EventsFloor: v.t.chronicle.floor}
 }
 
 // Restore replaces the whole state by a copy of a snapshot; watchers see Lagged.
 func (s *State) Restore(snapshot *pb.Snapshot) error {
-	return s.RestoreObjects(snapshot.GetIndex(), func(yield func(*pb.Object, error) bool) {
+	head := proto.CloneOf(&pb.Snapshot{Index: snapshot.GetIndex(), Events: snapshot.GetEvents(), EventsFloor: snapshot.GetEventsFloor()})
+	return s.RestoreObjects(head, func(yield func(*pb.Object, error) bool) {
 		for _, o := range snapshot.GetObjects() {
 			if !yield(proto.CloneOf(o), nil) {
 				return
@@ -62,13 +70,15 @@ func each[V any](tree btree.Tree[string, V], yield func(V) bool) bool {
 	return true
 }
 
-// RestoreObjects replaces the whole state by objects as Objects gives them,
-// which it takes over; watchers see Lagged. If the sequence yields an error or an object of an
+// RestoreObjects replaces the whole state by a head and objects as Head and
+// Objects give them, which it takes over; watchers see Lagged. If the sequence yields an error or an object of an
 // unknown kind, it fails and the state stays as it was.
-func (s *State) RestoreObjects(index uint64, objects iter.Seq2[*pb.Object, error]) error {
+func (s *State) RestoreObjects(head *pb.Snapshot, objects iter.Seq2[*pb.Object, error]) error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
+	index := head.GetIndex()
 	tx := begin(newTables(), index, nil)
+	tx.chronicle = restoredChronicle(head)
 	for o, err := range objects {
 		if err == nil {
 			err = tx.restore(o)

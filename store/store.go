@@ -7,7 +7,8 @@
 //
 // The files: tables.go holds objects and indexes, apply*.go the commands with
 // their preconditions, view.go the queries, watch.go the changes, snapshot.go
-// the whole.
+// the whole; events.go what people hear of the changes, life.go what a task
+// tells of itself.
 package store
 
 import (
@@ -70,6 +71,7 @@ func (s *State) Apply(index uint64, e *pb.Entry) []error {
 	for i, c := range e.GetCommands() {
 		errs[i] = tx.apply(c)
 	}
+	tx.chronicle = tx.chronicled()
 	s.publish(tx)
 	return errs
 }

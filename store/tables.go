@@ -33,6 +33,7 @@ type tables struct {
 	tasksByNode    btree.Tree[nodeKey, *pb.Task] // only those that have a node
 
 	claims
+	chronicle
 }
 
 // slotKey orders tasks by service, then slot.

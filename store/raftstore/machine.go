@@ -66,12 +66,12 @@ const (
 	maxObject = 64 << 20
 )
 
-// A snapshot is a pb.Snapshot with only the index, then pb.Objects, each after
-// its length. None of it needs more memory than its largest object.
+// A snapshot is a pb.Snapshot without objects, then pb.Objects, each after its
+// length. None of it needs more memory than its largest object, or the events.
 
 func writeSnapshot(to io.Writer, v store.View) error {
 	w := bufio.NewWriterSize(to, snapshotBuffer)
-	if _, err := protodelim.MarshalTo(w, &pb.Snapshot{Index: v.Index()}); err != nil {
+	if _, err := protodelim.MarshalTo(w, v.Head()); err != nil {
 		return err
 	}
 	for o := range v.Objects() {
@@ -89,7 +89,7 @@ func readSnapshot(from io.Reader, into *store.State) error {
 	if err := options.UnmarshalFrom(r, &header); err != nil {
 		return fmt.Errorf("read head of snapshot: %w", err)
 	}
-	return into.RestoreObjects(header.Index, func(yield func(*pb.Object, error) bool) {
+	return into.RestoreObjects(&header, func(yield func(*pb.Object, error) bool) {
 		for {
 			o := new(pb.Object)
 			err := options.UnmarshalFrom(r, o)
