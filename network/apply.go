@@ -66,9 +66,7 @@ func (e *Engine) change(d Dirty, c changes) {
 		e.note(partWireGuard, e.setWireGuard())
 	}
 	for network, r := range c.remotes {
-		if e.made[network] && len(r.put)+len(r.remove) > 0 {
-			e.note(partOverlay, e.overlay.Change(network, r.put, r.remove))
-		}
+		e.changeRemotes(network, r.put, nil)
 	}
 	for network, z := range c.zones {
 		e.dns.Change(network, z.put, z.remove)
@@ -78,6 +76,17 @@ func (e *Engine) change(d Dirty, c changes) {
 	}
 	if len(c.ports.put)+len(c.ports.remove) > 0 {
 		e.note(partMesh, e.mesh.Change(c.ports.put, c.ports.remove))
+	}
+	// Last, for to a task that the overlay does not know the kernel says at once
+	// that there is no way.
+	for network, r := range c.remotes {
+		e.changeRemotes(network, nil, r.remove)
+	}
+}
+
+func (e *Engine) changeRemotes(network string, put map[string]overlay.Remote, remove []string) {
+	if e.made[network] && len(put)+len(remove) > 0 {
+		e.note(partOverlay, e.overlay.Change(network, put, remove))
 	}
 }
 

@@ -8,6 +8,7 @@
 //	overlay    networks over all nodes            wireguard  their encryption
 //	vip        a service's address in each task's namespace
 //	mesh       published ports on every node      dns        names
+//	gate       keeps new connections from a task that stops
 //
 // Every part takes its wanted state whole (Set) and repairs what others broke;
 // a change is told piece by piece, and costs what it changes.
@@ -31,6 +32,7 @@ import (
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/network/bridge"
 	"github.com/minid/minid/network/dns"
+	"github.com/minid/minid/network/gate"
 	"github.com/minid/minid/network/mesh"
 	"github.com/minid/minid/network/netns"
 	"github.com/minid/minid/network/overlay"
@@ -40,9 +42,6 @@ import (
 )
 
 const (
-	// drainTime is what all nodes have to learn that a task gets no new
-	// connections, before it gets its stop signal.
-	drainTime = time.Second
 	// sweepEvery is how often what has left the balancers is cleared away.
 	sweepEvery = time.Second
 	// checkEvery is how often the kernel is compared with what it should be.
@@ -254,27 +253,6 @@ func (e *Engine) Serve(_ context.Context, id string) error {
 	return e.save(l)
 }
 
-// Drain takes a task out of every balancer and returns when its stop signal may
-// be sent: at once, unless others had it as a place for new connections.
-func (e *Engine) Drain(ctx context.Context, id string) error {
-	reached := false
-	e.view(func(s *State) {
-		if l := s.locals[id]; l != nil && !s.withdrawn[id] {
-			reached = l.Running && (len(l.GetAddresses()) > 0 || s.published[l.GetServiceId()] != nil)
-		}
-	})
-	e.withdraw(id)
-	if !reached {
-		return nil
-	}
-	select {
-	case <-time.After(drainTime):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 func (e *Engine) withdraw(id string) *Local {
 	var l *Local
 	e.kernel.Lock()
@@ -294,6 +272,9 @@ func (e *Engine) withdraw(id string) *Local {
 
 // Unpublish takes a task whose process has ended out of everything that leads to it.
 func (e *Engine) Unpublish(ctx context.Context, id string) error {
+	if path := e.gated(id); path != "" {
+		e.report("gate", gate.Shut(path)) // it may have ended by itself
+	}
 	l := e.withdraw(id)
 	err := e.bridge.Unpublish(ctx, id)
 	if l == nil {

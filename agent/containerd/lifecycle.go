@@ -238,13 +238,17 @@ func (r *Runtime) Stop(ctx context.Context, id, signal string, grace time.Durati
 	return err
 }
 
-// drain takes a task out of the balancers before its stop signal. A network that
-// cannot do that keeps no task from stopping.
+// drain takes a task out of the balancers before its stop signal, and shuts it to
+// those who have not heard. A network that cannot do that keeps no task from
+// stopping.
 func (r *Runtime) drain(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := r.cfg.Network.Drain(ctx, id); err != nil {
 		r.cfg.Logger.Warn("task is stopped before it is out of the balancers", "task", id, "error", err)
+	}
+	if err := r.cfg.Network.Shut(ctx, id); err != nil {
+		r.cfg.Logger.Warn("task is stopped while connections may still come", "task", id, "error", err)
 	}
 }
 

@@ -99,6 +99,11 @@ func (n *recorder) Drain(ctx context.Context, id string) error {
 	return f(ctx, id)
 }
 
+func (n *recorder) Shut(_ context.Context, id string) error {
+	n.note("shut", id)
+	return nil
+}
+
 func (n *recorder) Unpublish(ctx context.Context, id string) error {
 	return n.note("unpublish", id).Unpublish(ctx, id)
 }
@@ -148,13 +153,13 @@ func TestDrainComesBeforeTheStopSignal(t *testing.T) {
 	if !running {
 		t.Error("the process did not run while it was drained")
 	}
-	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish")
+	wantCalls(t, r, id, "attach", "serve", "drain", "shut", "unpublish")
 	r.remove(t, id)
-	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish", "detach")
+	wantCalls(t, r, id, "attach", "serve", "drain", "shut", "unpublish", "detach")
 	if err := r.runtime.Stop(t.Context(), id, "", task.DefaultGrace); err != nil {
 		t.Error("stop again:", err)
 	}
-	wantCalls(t, r, id, "attach", "serve", "drain", "unpublish", "detach")
+	wantCalls(t, r, id, "attach", "serve", "drain", "shut", "unpublish", "detach")
 }
 
 // A network that does not drain keeps no task from stopping.

@@ -41,9 +41,12 @@ type Network interface {
 	Publish(ctx context.Context, id string, ports []*pb.PortConfig) ([]*pb.PortConfig, error)
 	// Serve lets new connections to a task whose process runs.
 	Serve(ctx context.Context, id string) error
-	// Drain takes a running task out of every balancer and returns when its
-	// stop signal may be sent: no new connection reaches it then.
+	// Drain takes a running task out of every balancer and returns when no new
+	// connections are to be expected.
 	Drain(ctx context.Context, id string) error
+	// Shut keeps new connections from a drained task, and returns when its stop
+	// signal may be sent.
+	Shut(ctx context.Context, id string) error
 	// Unpublish takes a task whose process has ended out of all that leads to
 	// it, its host ports too.
 	Unpublish(ctx context.Context, id string) error

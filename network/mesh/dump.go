@@ -42,8 +42,8 @@ func (m *Mesh) Compare(w Wanted) (wanted, actual string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	tables, err := dumpTables(w.base())
-	return w.renderLinks() + img.text(w.base()), links + tables, err
+	tables, err := dumpTables(m.base(w))
+	return w.renderLinks() + img.text(m.base(w)), links + tables, err
 }
 
 func (m *image) text(b base) string {

@@ -71,6 +71,16 @@ func isMark() []expr.Any {
 	}
 }
 
+// opens matches the first packet of a TCP connection, of the flags FIN, SYN, RST
+// and ACK only SYN is set.
+var opens = append(isProtocol(unix.IPPROTO_TCP),
+	&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{0x17}, Xor: []byte{0}},
+	&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0x02}},
+)
+
+const opensText = "tcp flags syn / fin,syn,rst,ack"
+
 func isProtocol(number byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},

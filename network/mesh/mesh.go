@@ -31,6 +31,16 @@ type Mesh struct {
 	session *nft.Session
 	// generation of the rules that is known to hold the image; 0: none.
 	generation uint32
+	// patient is set once the kernel turned out to know no timeouts of a table's
+	// own.
+	patient bool
+}
+
+// base is the wanted one, as far as the kernel can do it.
+func (m *Mesh) base(w Wanted) base {
+	b := w.base()
+	b.patient = m.patient
+	return b
 }
 
 // state is what is known of the kernel.

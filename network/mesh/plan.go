@@ -141,10 +141,12 @@ type base struct {
 	mtu    int
 	vtep   netip.Addr
 	pool   netip.Prefix
+	// patient: the kernel cannot forget unanswered connections early.
+	patient bool
 }
 
 func (w Wanted) base() base {
-	return base{w.Number, w.Subnet, w.VNI, w.Port, w.MTU, w.VTEP, w.Pool}
+	return base{number: w.Number, subnet: w.Subnet, vni: w.VNI, port: w.Port, mtu: w.MTU, vtep: w.VTEP, pool: w.Pool}
 }
 
 // check refuses what no mesh can be made of.

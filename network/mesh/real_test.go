@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/minid/minid/network/bridge"
+	"github.com/minid/minid/network/gate"
 	"github.com/minid/minid/network/netns"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -180,28 +181,119 @@ func TestHostAddress(t *testing.T) {
 	}
 }
 
-// Node 1 has not heard yet that node 2 has no task any more.
-func TestStaleSenderIsRefused(t *testing.T) {
+// Node 1 has not heard yet that node 2 has no task any more. It is not node 2 that
+// may refuse a connection, but node 1, once it knows that there is no other task.
+func TestStaleSender(t *testing.T) {
 	w := newWorld(t, 2)
-	for _, protocol := range []bridge.Protocol{bridge.TCP, bridge.UDP} {
-		p := Published{protocol, 8080}
-		w.publish(p, Service{Target: 80}, 2)
-		left := w.serving[p][2][0]
-		w.serving[p][2] = nil
-		w.tell(p, w.hosts[2])
-		if who, saw := w.call(w.client, networkOf(p), w.hosts[1].at(p)); who != left.id || saw != outside {
-			t.Errorf("%s: while the task drains, %s answers and sees %s", protocol, who, saw)
-		}
-		left.stop()
-		w.do(w.hosts[2].ns, func() error { return w.hosts[2].mesh.Forget([]netip.Addr{left.addr}) })
-		c, err := w.dial(w.client, networkOf(p), w.hosts[1].at(p), 0)
+	p := port(8080)
+	left := w.leaving(p)
+	type result struct {
+		err error
+		at  time.Time
+	}
+	dialed := make(chan result)
+	go func() {
+		c, err := w.dial(w.client, "tcp4", w.hosts[1].at(p), 0)
 		if err == nil {
-			_, _, err = ask(c)
 			c.Close()
 		}
-		if !refused(err) {
-			t.Errorf("%s: %v", protocol, err)
-		}
+		dialed <- result{err, time.Now()}
+	}()
+	time.Sleep(300 * time.Millisecond)
+	told := time.Now()
+	w.tell(p, w.hosts[1])
+	if r := <-dialed; !refused(r.err) || r.at.Before(told) {
+		t.Errorf("after %s left: %v, %v after node 1 was told", left.id, r.err, r.at.Sub(told))
+	}
+	p.Protocol = bridge.UDP
+	w.leaving(p)
+	c, err := w.dial(w.client, "udp4", w.hosts[1].at(p), 0)
+	if err == nil {
+		_, _, err = ask(c)
+		c.Close()
+	}
+	if !refused(err) {
+		t.Errorf("a datagram: %v", err)
+	}
+}
+
+// leaving is a task of node 2 that has left, as node 1 does not know.
+func (w *world) leaving(p Published) *task {
+	w.tb.Helper()
+	w.publish(p, Service{Target: 80}, 2)
+	left := w.serving[p][2][0]
+	w.serving[p][2] = nil
+	w.tell(p, w.hosts[2])
+	if who, saw := w.call(w.client, networkOf(p), w.hosts[1].at(p)); who != left.id || saw != outside {
+		w.tb.Errorf("%s: while the task drains, %s answers and sees %s", p.Protocol, who, saw)
+	}
+	left.stop()
+	w.do(w.hosts[2].ns, func() error { return w.hosts[2].mesh.Forget([]netip.Addr{left.addr}) })
+	return left
+}
+
+// TestLateEntry: for three seconds node 1 does not hear that a task of node 2 has
+// left, which in that time stops listening, ends, and loses its network. No
+// connection fails, by whatever way it came.
+func TestLateEntry(t *testing.T) {
+	w := newWorld(t, 3)
+	p := port(8080)
+	left := w.publish(p, Service{Target: 80}, 2, 3)[0]
+	w.serving[p][2] = nil
+	w.tell(p, w.hosts[2], w.hosts[3])
+	w.must(gate.Shut(left.ns))
+	left.stop()
+	began := time.Now()
+	steps := []struct {
+		at   time.Duration
+		what func()
+	}{
+		{500 * time.Millisecond, func() {
+			w.do(w.hosts[2].ns, func() error { return w.hosts[2].mesh.Forget([]netip.Addr{left.addr}) })
+		}},
+		{time.Second, func() {
+			w.do(w.hosts[2].ns, func() error { return w.hosts[2].bridge.Detach(t.Context(), left.id) })
+		}},
+		{3 * time.Second, func() { w.tell(p, w.hosts[1]) }},
+	}
+	var clients sync.WaitGroup
+	stop := make(chan struct{})
+	var served, delayed atomic.Int64
+	for range 20 {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(50 * time.Millisecond):
+				}
+				asked := time.Now()
+				c, err := w.dial(w.client, "tcp4", w.hosts[1].at(p), 0)
+				if err != nil {
+					t.Errorf("%v after the task left: %v", asked.Sub(began), err)
+					continue
+				}
+				if _, _, err := ask(c); err != nil {
+					t.Errorf("%v after the task left: no answer: %v", asked.Sub(began), err)
+				}
+				c.Close()
+				served.Add(1)
+				if time.Since(asked) > 500*time.Millisecond {
+					delayed.Add(1)
+				}
+			}
+		})
+	}
+	for _, s := range steps {
+		time.Sleep(time.Until(began.Add(s.at)))
+		s.what()
+	}
+	time.Sleep(200 * time.Millisecond)
+	close(stop)
+	clients.Wait()
+	t.Logf("%d connections, of which %d late", served.Load(), delayed.Load())
+	if delayed.Load() == 0 {
+		t.Error("nobody was led to the task that had left: the test shows nothing")
 	}
 }
 

@@ -136,8 +136,11 @@ func (b base) marks() chain {
 	)
 }
 
-// input refuses what another node believes to be here, and leaves the link's
-// echoes, by which the nodes try it.
+// input is where ends what another node believes to be here: it has not heard
+// yet. A client that opens a connection gets no answer, and when it repeats
+// itself the other node leads it elsewhere, or refuses it if there is no task
+// left. Whatever else comes is refused: the task is gone that it was said to.
+// The link's echoes, by which the nodes try it, are answered.
 func (b base) input() chain {
 	return baseChain("input", nftables.ChainTypeFilter, "input", "filter",
 		line("iifname != \""+LinkName+"\" accept", ifName(in, differs), verdict(expr.VerdictAccept)),
@@ -146,6 +149,7 @@ func (b base) input() chain {
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{8}},
 		}, verdict(expr.VerdictAccept)),
+		line(opensText+" drop", opens, verdict(expr.VerdictDrop)),
 		line("reject with tcp reset", isProtocol(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}),
 		line("reject", []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpPortUnreachable}}),
 	)
@@ -200,14 +204,14 @@ func (b base) outbound() chain {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: bytesOf(hidden())},
 	}
 	pool := b.pool.Masked()
-	return baseChain("outbound", nftables.ChainTypeNAT, "postrouting", "srcnat",
+	return baseChain("outbound", nftables.ChainTypeNAT, "postrouting", "srcnat", append(b.hasten(),
 		line(fmt.Sprintf("oifname != %q ct mark %s masquerade", LinkName, markText(hidden())), ifName(out, differs), isHidden, []expr.Any{&expr.Masq{}}),
 		line(fmt.Sprintf("oifname != %q accept", LinkName), ifName(out, differs), verdict(expr.VerdictAccept)),
 		line("ct mark "+markText(hidden())+snat, isHidden, toOwn),
 		line("ip saddr "+pool.String()+snat, inPrefix(source, pool), toOwn),
 		line("ip saddr 127.0.0.0/8"+snat, inPrefix(source, loopback), toOwn),
 		line("ip saddr @"+nodes.String()+snat, load(source), []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: nodes.String()}}, toOwn),
-	)
+	)...)
 }
 
 // turn writes the mark over the hardware address of the next hop, and takes it

@@ -51,8 +51,24 @@ func (m *Mesh) flush(s *nft.Session) error {
 	return nil
 }
 
-// load replaces the tables.
+// load replaces the tables, without timeouts of their own where the kernel knows
+// none.
 func (m *Mesh) load(img *image) error {
+	err := m.replace(img)
+	if err != nil && !m.patient && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)) {
+		m.disconnect()
+		m.patient = true
+		if again := m.replace(img); again != nil {
+			m.patient = false
+			return errors.Join(err, again)
+		}
+		m.cfg.Logger.Warn("this kernel has no timeouts of connections by rule: some connections to a node that fails are lost", "err", err)
+		return nil
+	}
+	return err
+}
+
+func (m *Mesh) replace(img *image) error {
 	s, err := m.connect()
 	if err != nil {
 		return err
@@ -62,6 +78,9 @@ func (m *Mesh) load(img *image) error {
 		s.DelTable(t) // adding first makes deleting succeed where there was none
 		s.AddTable(t)
 		if family == nftables.TableFamilyIPv4 {
+			if !m.patient {
+				s.AddObj(handshakeTimeout())
+			}
 			if err := addSets(s, img); err != nil {
 				return err
 			}
@@ -98,7 +117,7 @@ func addSets(s *nft.Session, img *image) error {
 }
 
 func (m *Mesh) addChains(s *nft.Session, family nftables.TableFamily, img *image) {
-	chains := m.wanted.base().frame()
+	chains := m.base(m.wanted).frame()
 	for _, g := range img.sortedGroups() {
 		chains = append(chains, g.chain())
 	}
@@ -199,7 +218,7 @@ func (m *Mesh) setsIntact(s *nft.Session) bool {
 }
 
 func (m *Mesh) chainsIntact(s *nft.Session) bool {
-	wanted := m.wanted.base().frame()
+	wanted := m.base(m.wanted).frame()
 	for g := range m.image.groups {
 		wanted = append(wanted, g.chain())
 	}

@@ -139,7 +139,7 @@ func (b *Balancer) look() (rebuild *structure, err error) {
 		return found, nil
 	}
 	b.image = found.image
-	return nil, nil
+	return nil, b.hasten()
 }
 
 // carryOut makes a change in its two transactions. When the table is built anew
@@ -149,7 +149,7 @@ func (b *Balancer) carryOut(c *change, rebuild *structure) error {
 	if rebuild != nil {
 		n, err := b.session.Flows()
 		b.blind.Store(err != nil || n > 0)
-		return b.commit(rebuild, &c.first, &c.second)
+		return errors.Join(b.commit(rebuild, &c.first, &c.second), b.hasten())
 	}
 	if err := b.commit(nil, &c.first); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -189,6 +190,25 @@ func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	to, ok := netip.AddrFromSlice(flow.Forward.DstIP)
 	from, ok2 := netip.AddrFromSlice(flow.Reverse.SrcIP)
 	return ok && ok2 && s.isStale(flow.Forward.Protocol, to.Unmap(), from.Unmap())
+}
+
+// handshakeTime is how long, in seconds, the namespace remembers where it led a
+// connection that nobody has answered: no longer than the caller waits before it
+// repeats itself (RFC 6298: one second), so that every repetition is led anew, by
+// what is known by then. A backend that does not answer costs a new connection
+// that second, whether anybody knows of it or not.
+const handshakeTime = "1"
+
+// hasten sets that time for all that the task's namespace calls: what was not
+// translated loses nothing by being forgotten.
+func (b *Balancer) hasten() error {
+	err := netns.Do(b.netns, func() error {
+		return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent", []byte(handshakeTime), 0)
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("shorten memory of unanswered connections: %w", err)
+	}
+	return nil
 }
 
 // deleteFlows deletes what is stale in the namespace at path, which may be gone.

@@ -100,6 +100,16 @@ func (r *rig) cable(sw, bridge, ns string, n int) {
 	r.address(ns, "eth1", v4(n).String()+"/24", v6(n).String()+"/64")
 }
 
+// unplug takes a host from the bridge.
+func (r *rig) unplug(n int) {
+	h, err := netns.Handle(r.sw)
+	must(r.t, err)
+	defer h.Close()
+	l, err := h.LinkByName(fmt.Sprint("p", n))
+	must(r.t, err)
+	must(r.t, h.LinkDel(l))
+}
+
 func (r *rig) address(ns, link string, prefixes ...string) {
 	h, err := netns.Handle(ns)
 	must(r.t, err)
