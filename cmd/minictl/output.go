@@ -226,6 +226,9 @@ func inspect[T proto.Message](ctx context.Context, c *cli, o *output, refs []str
 				io.WriteString(c.stdout, "\n")
 			}
 			how.pretty(c.stdout, item)
+			if how.more != nil {
+				how.more(ctx, a, c.stdout, item)
+			}
 		}
 		return missing
 	}
@@ -236,5 +239,11 @@ func inspect[T proto.Message](ctx context.Context, c *cli, o *output, refs []str
 	if len(items) == 0 && f.Kind == print.Template {
 		return missing
 	}
-	return errors.Join(print.Inspect(c.stdout, f, whole), missing)
+	err = print.Inspect(c.stdout, f, whole)
+	if how.more != nil && how.pretty == nil && o.format == "" {
+		for _, item := range items {
+			how.more(ctx, a, c.stderr, item)
+		}
+	}
+	return errors.Join(err, missing)
 }

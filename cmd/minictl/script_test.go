@@ -26,6 +26,7 @@ const patience = 10 * time.Second
 //	pipe FILE ARGS...      runs it with a file as its input
 //	interrupted ARGS...    runs it as if Ctrl-C came at once
 //	asked TEXT             what init or join was told of the network
+//	loop SERVICE           its slots 1 and 2 restart again and again
 //	leave-cluster, pause-robot, sever-network
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -83,6 +84,9 @@ func TestScripts(t *testing.T) {
 				if got := ts.Value("cluster").(*cluster).asked.Load(); got != args[0] {
 					ts.Fatalf("asked for %v", got)
 				}
+			},
+			"loop": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(ts.Value("cluster").(*cluster).loop(args[0]))
 			},
 			"sever-network": func(ts *testscript.TestScript, _ bool, _ []string) {
 				ts.Value("cluster").(*cluster).severed.Store(true)

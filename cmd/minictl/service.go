@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ func (c *cli) serviceCommand() *cobra.Command {
 func (c *cli) serviceList() *cobra.Command {
 	return listCommand(c, listed[*pb.Service]{
 		short: "List services", kinds: []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK},
-		columns: func(context.Context, *api) print.List[*pb.Service] { return serviceColumns() },
+		columns: func(ctx context.Context, a *api) print.List[*pb.Service] { return c.serviceColumns(ctx, a) },
 		rows: func(ctx context.Context, a *api, filters []*pb.Filter) ([]*pb.Service, error) {
 			resp, err := a.control.ListServices(ctx, &pb.ListRequest{Filters: filters})
 			return resp.GetServices(), err
@@ -30,7 +31,7 @@ func (c *cli) serviceList() *cobra.Command {
 	})
 }
 
-func serviceColumns() print.List[*pb.Service] {
+func (c *cli) serviceColumns(ctx context.Context, a *api) print.List[*pb.Service] {
 	type column = print.Column[*pb.Service]
 	return print.List[*pb.Service]{
 		ID:     (*pb.Service).GetId,
@@ -52,6 +53,7 @@ func serviceColumns() print.List[*pb.Service] {
 			{Field: "Update", Header: "UPDATE", Wide: true, Value: func(s *pb.Service, _ bool) string {
 				return enumName(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_")
 			}},
+			{Field: "Loops", Header: "RESTARTS", Wide: true, Costly: true, Value: func(s *pb.Service, _ bool) string { return c.loopsCell(ctx, a, s) }},
 			{Field: "Labels", Header: "LABELS", Wide: true, Value: func(s *pb.Service, _ bool) string { return labelText(s.GetSpec().GetLabels()) }},
 		},
 	}
@@ -98,7 +100,11 @@ func (c *cli) servicePs() *cobra.Command {
 		if len(services) == 0 {
 			return missing
 		}
-		return errors.Join(c.showTasks(ctx, &o, &pb.ListTasksRequest{Services: services}, noResolve), missing)
+		err = c.showTasks(ctx, &o, &pb.ListTasksRequest{Services: services}, noResolve)
+		if err == nil && !o.watch && !o.quiet && (o.format == "" || o.format == "wide") {
+			c.tellLoopsOf(ctx, a, services)
+		}
+		return errors.Join(err, missing)
 	})
 	o.listFlags(cmd)
 	o.filterFlag(cmd)
@@ -121,6 +127,9 @@ func (c *cli) serviceInspect() *cobra.Command {
 			}{s, s.Id}
 		},
 		pretty: prettyService,
+		more: func(ctx context.Context, a *api, w io.Writer, s *pb.Service) {
+			c.tellLoops(ctx, a, w, a.loopsOf(ctx, s.Id, c.now()))
+		},
 	})
 }
 

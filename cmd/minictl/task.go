@@ -70,6 +70,7 @@ func (c *cli) taskInspect() *cobra.Command {
 				ID string
 			}{t, t.Id}
 		},
+		more: c.tellLoopOf,
 	})
 }
 
@@ -105,6 +106,7 @@ func (c *cli) taskWhy() *cobra.Command {
 		if why.Hint != "" {
 			fmt.Fprintf(c.stdout, "Try: %s\n", print.Clean(why.Hint))
 		}
+		c.tellLoopOf(ctx, a, c.stdout, why.Task)
 		return nil
 	})
 	o.listFlags(cmd)

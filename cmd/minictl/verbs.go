@@ -63,6 +63,9 @@ type inspected[T proto.Message] struct {
 	fields func(T) any
 	// pretty prints for people; nil where that is not offered.
 	pretty func(w io.Writer, item T)
+	// more is what people should know beyond the object, if there is more:
+	// below what is pretty, else beside it.
+	more func(ctx context.Context, a *api, w io.Writer, item T)
 }
 
 // inspectCommand makes the verb inspect.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,7 +92,8 @@ func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) erro
 	limited, cancel := context.WithTimeoutCause(ctx, f.timeout, errWaited)
 	defer cancel()
 	tracker := progress.NewTracker(s, nodes)
-	outcome, err := progress.Follow(limited, a.watchService(s.Id), tracker, c.display(f))
+	display := newQuoting(c.display(f), func(task string) ([]string, error) { return a.lastLog(limited, task, loopLines) })
+	outcome, err := progress.Follow(limited, a.watchService(s.Id), tracker, display)
 	name := s.GetSpec().GetName()
 	switch {
 	case outcome == progress.Converged:
@@ -155,7 +155,10 @@ func (c *cli) timedOut(ctx context.Context, a *api, t *progress.Tracker, after t
 	}
 	counts := t.Counts()
 	text := fmt.Sprintf("%d out of %d tasks are as wanted", counts.Good, counts.Wanted)
-	if task := t.Failed(); task != nil {
+	if loops := t.Loops(time.Now()); len(loops) > 0 {
+		c.lastWords(ctx, a, loops[0].Last)
+		text += "; " + print.Clean(loops[0].Name+" "+loops[0].Text(time.Now()))
+	} else if task := t.Failed(); task != nil {
 		c.lastWords(ctx, a, task)
 		text += "; last failure: " + print.Clean(progress.Reason(task))
 	} else if task := t.Slow(); task != nil {
@@ -170,27 +173,14 @@ func (c *cli) lastWords(ctx context.Context, a *api, task *pb.Task) {
 	if task == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, lastLinesTimeout)
-	defer cancel()
-	stream, err := a.control.Logs(ctx, &pb.LogsRequest{Ref: task.Id, Tail: lastLines})
-	if err != nil {
-		return
+	lines, err := a.lastLog(ctx, task.Id, lastLines)
+	if len(lines) == 0 && err != nil {
+		fmt.Fprintf(c.stderr, "Try: minictl logs %s\n", progress.Ref(task))
 	}
-	for first := true; ; {
-		line, err := stream.Recv()
-		if err != nil {
-			if !errors.Is(err, io.EOF) && ctx.Err() == nil && first {
-				fmt.Fprintf(c.stderr, "Try: minictl logs %s\n", progress.Ref(task))
-			}
-			return
-		}
-		if line.Warning {
-			continue // a log that is gone is no part of the story
-		}
-		if first {
-			fmt.Fprintf(c.stderr, "Last lines of %s:\n", progress.Ref(task))
-			first = false
-		}
-		fmt.Fprintf(c.stderr, "    %s\n", print.Clean(string(line.Text)))
+	if len(lines) > 0 {
+		fmt.Fprintf(c.stderr, "Last lines of %s:\n", progress.Ref(task))
+	}
+	for _, line := range lines {
+		fmt.Fprintf(c.stderr, "    %s\n", line)
 	}
 }

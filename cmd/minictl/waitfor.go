@@ -310,12 +310,15 @@ type waitDisplay struct {
 }
 
 // Show is progress.Display's: the task that holds things up, else the count.
-func (d waitDisplay) Show(t *progress.Tracker, _ []progress.Change, _ time.Time) {
+func (d waitDisplay) Show(t *progress.Tracker, _ []progress.Change, now time.Time) {
 	if !t.Synced() {
 		return
 	}
 	counts := t.Counts()
 	text := fmt.Sprintf("%d out of %d tasks run", counts.Good, counts.Wanted)
+	if loops := t.Loops(now); len(loops) > 0 {
+		text += "; " + print.Clean(loops[0].Told())
+	}
 	for _, task := range []*pb.Task{t.Waiting(), t.Slow()} {
 		if task != nil {
 			text += fmt.Sprintf("; %s: %s", progress.Ref(task), print.Clean(progress.Reason(task)))

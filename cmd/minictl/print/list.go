@@ -23,6 +23,9 @@ type Column[T any] struct {
 	Header string
 	// Wide columns show in wide tables only.
 	Wide bool
+	// Costly fields are asked for only where they are shown: templates have to
+	// name them.
+	Costly bool
 	// Value of the field; whole asks for it without truncation.
 	Value func(item T, whole bool) string
 }
@@ -116,7 +119,9 @@ func (l List[T]) writeTemplate(w io.Writer, f Format, items []T, headers bool) e
 	for _, item := range items {
 		fields := make(map[string]string, len(l.Columns))
 		for _, c := range l.Columns {
-			fields[c.Field] = c.Value(item, f.NoTrunc)
+			if !c.Costly || strings.Contains(f.Text, c.Field) {
+				fields[c.Field] = c.Value(item, f.NoTrunc)
+			}
 		}
 		if err := execute(out, t, fields); err != nil {
 			return err

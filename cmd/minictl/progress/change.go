@@ -21,8 +21,12 @@ type Change struct {
 	State  string `json:"state"`
 	Reason string `json:"reason,omitempty"`
 	Failed bool   `json:"failed,omitempty"`
-	// Waits: the task gets no address, or no node can take it. Repeats: another task waited for the
-	// same reason before.
+	// Loop tells that the slot's tasks end again and again, the last one so.
+	Loop string `json:"loop,omitempty"`
+	// Log is the end of that one's log, told of later.
+	Log []string `json:"log,omitempty"`
+	// Waits: the task gets no address, or no node can take it. Repeats: another
+	// task waited, or restarted as often, for the same reason before.
 	Waits   bool `json:"waits,omitempty"`
 	Repeats bool `json:"-"`
 	// Try is a command that tells more.
@@ -35,6 +39,9 @@ func (c Change) String() string {
 	b.WriteString(c.Service)
 	if c.Slot != "" {
 		fmt.Fprintf(&b, ".%s", c.Slot)
+	}
+	if c.Loop != "" {
+		return b.String() + " " + c.Loop
 	}
 	fmt.Fprintf(&b, " %s", c.State)
 	if c.Node != "" && c.Node != c.Slot {

@@ -29,7 +29,10 @@ func (p *plain) Show(t *Tracker, changes []Change, now time.Time) {
 	counts := t.Counts()
 	many := counts.Wanted > maxLines
 	for _, c := range changes {
-		if !many || c.Failed || c.Waits && !c.Repeats {
+		for _, line := range c.Log {
+			p.line(now, fit("    "+line, 0))
+		}
+		if len(c.Log) == 0 && (!many || (c.Failed || c.Waits) && !c.Repeats) {
 			p.line(now, fit(c.String(), 0))
 		}
 		if c.Waits && !c.Repeats {

@@ -89,6 +89,7 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 			lines = append(lines, t.slotLine(slot, counts.Wanted, now))
 		}
 	}
+	lines = append(lines, loopLines(t.Loops(now), many, now)...)
 	if waiting != nil {
 		lines = append(lines, "try: minictl task why "+Ref(waiting))
 	}
@@ -123,7 +124,11 @@ func (t *Tracker) slotLine(s slot, wanted int, now time.Time) string {
 	if since := task.GetMeta().GetCreatedAt(); since != nil && !running(task) {
 		elapsed = now.Sub(since.AsTime()).Truncate(time.Second).String()
 	}
-	line := fmt.Sprintf("%-8s %-10s %s %-12s %5s  %s", label+":", state, bar(task), t.nodes[task.NodeId], elapsed, Reason(task))
+	reason := Reason(task)
+	if l, ok := t.findLoop(placeOf(task), now); ok {
+		reason = l.Text(now)
+	}
+	line := fmt.Sprintf("%-8s %-10s %s %-12s %5s  %s", label+":", state, bar(task), t.nodes[task.NodeId], elapsed, reason)
 	return strings.TrimRight(line, " ")
 }
 

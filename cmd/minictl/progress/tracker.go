@@ -50,18 +50,25 @@ type Tracker struct {
 	// told is what was last said of each task, waits what was said of waiting ones.
 	told  map[string]string
 	waits map[string]bool
+	// places holds the tasks by their place; loops what was told of those that
+	// are in a loop, loopsTold the highest count told of each reason.
+	places    map[place]map[string]*pb.Task
+	loops     map[place]*Loop
+	loopsTold map[string]uint64
 }
 
 // NewTracker starts from a service as the API returned it. Nodes maps ids to
 // host names. An update that was already paused is not this wait's failure.
 func NewTracker(service *pb.Service, nodes map[string]string) *Tracker {
-	return &Tracker{service: service, baseline: service.GetUpdateStatus(), first: service.GetSpecVersion(), nodes: nodes,
-		tasks: map[string]*pb.Task{}, told: map[string]string{}, waits: map[string]bool{}}
+	t := &Tracker{service: service, baseline: service.GetUpdateStatus(), first: service.GetSpecVersion(), nodes: nodes,
+		told: map[string]string{}, waits: map[string]bool{}, loops: map[place]*Loop{}, loopsTold: map[string]uint64{}}
+	t.Reset()
+	return t
 }
 
 // Reset forgets the tasks, for a watch that starts over.
 func (t *Tracker) Reset() {
-	t.tasks = map[string]*pb.Task{}
+	t.tasks, t.places = map[string]*pb.Task{}, map[place]map[string]*pb.Task{}
 	t.synced = false
 }
 
@@ -105,9 +112,15 @@ func (t *Tracker) applyTask(action pb.WatchEvent_Action, task *pb.Task, now time
 	}
 	if action == pb.WatchEvent_ACTION_DELETE {
 		delete(t.tasks, task.Id)
+		delete(t.places[placeOf(task)], task.Id)
 		return nil
 	}
 	t.tasks[task.Id] = task
+	p := placeOf(task)
+	if t.places[p] == nil {
+		t.places[p] = map[string]*pb.Task{}
+	}
+	t.places[p][task.Id] = task
 	if failed(task) {
 		t.settledSince = time.Time{} // its replacement may run before anybody looks
 	}
@@ -128,6 +141,9 @@ func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
 		return nil
 	}
 	t.told[task.Id] = text
+	if changes, looping := t.tellLoop(task, now); looping {
+		return changes
+	}
 	state := task.GetStatus().GetState()
 	stopped := task.DesiredState > pb.TaskState_TASK_STATE_RUNNING && !failed(task)
 	if stopped || state == pb.TaskState_TASK_STATE_NEW && !stuck(task) {
