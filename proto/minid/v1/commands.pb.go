@@ -2881,7 +2881,9 @@ type Snapshot struct {
 	Index   uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Objects []*Object              `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
 	// The last events, oldest first.
-	Events        []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	// Events up to this index are kept no longer.
+	EventsFloor   uint64 `protobuf:"varint,4,opt,name=events_floor,json=eventsFloor,proto3" json:"events_floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2935,6 +2937,13 @@ func (x *Snapshot) GetEvents() []*Event {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *Snapshot) GetEventsFloor() uint64 {
+	if x != nil {
+		return x.EventsFloor
+	}
+	return 0
 }
 
 var File_minid_v1_commands_proto protoreflect.FileDescriptor
@@ -3126,11 +3135,12 @@ const file_minid_v1_commands_proto_rawDesc = "" +
 	"\vmesh_number\x18\x02 \x01(\rR\n" +
 	"meshNumber\":\n" +
 	"\x0eSetNetworkKeys\x12(\n" +
-	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"u\n" +
+	"\x04keys\x18\x01 \x03(\v2\x14.minid.v1.NetworkKeyR\x04keys\"\x98\x01\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12*\n" +
 	"\aobjects\x18\x02 \x03(\v2\x10.minid.v1.ObjectR\aobjects\x12'\n" +
-	"\x06events\x18\x03 \x03(\v2\x0f.minid.v1.EventR\x06eventsB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
+	"\x06events\x18\x03 \x03(\v2\x0f.minid.v1.EventR\x06events\x12!\n" +
+	"\fevents_floor\x18\x04 \x01(\x04R\veventsFloorB/Z-github.com/minid/minid/proto/minid/v1;minidv1b\x06proto3"
 
 var (
 	file_minid_v1_commands_proto_rawDescOnce sync.Once

@@ -119,6 +119,8 @@ type ControlClient interface {
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEvent], error)
 	// What happened and why: the kept events that match, then, with follow, every
 	// later one. OUT_OF_RANGE when events after from_index are kept no longer.
+	// An event without a kind happened to nothing: its index says how far the
+	// stream is, for clients that want to resume and see few events.
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Event], error)
 	// What nodes and their tasks use now. Streams one sample per node and round,
 	// until the caller ends it.
@@ -640,6 +642,8 @@ type ControlServer interface {
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchEvent]) error
 	// What happened and why: the kept events that match, then, with follow, every
 	// later one. OUT_OF_RANGE when events after from_index are kept no longer.
+	// An event without a kind happened to nothing: its index says how far the
+	// stream is, for clients that want to resume and see few events.
 	Events(*EventsRequest, grpc.ServerStreamingServer[Event]) error
 	// What nodes and their tasks use now. Streams one sample per node and round,
 	// until the caller ends it.
