@@ -23,8 +23,8 @@ const proposeTimeout = 20 * time.Second
 // error means that the commit did not happen or is not known.
 type Proposer func(ctx context.Context, cmds ...*pb.Command) ([]error, error)
 
-// Attacher opens a stream to a node for logs, an exec or a probe. It fails with
-// fault.Unavailable when the node is not in reach.
+// Attacher opens a stream to a node for logs, an exec, a probe or samples. It
+// fails with fault.Unavailable when the node is not in reach.
 type Attacher interface {
 	Attach(ctx context.Context, nodeID string, req *pb.Attach) (AttachStream, error)
 }
