@@ -26,7 +26,7 @@ func (c *cli) swarmCommand() *cobra.Command {
 
 // clusterFlags are the cluster's settings on init and update.
 type clusterFlags struct {
-	certExpiry, heartbeat           time.Duration
+	certExpiry, heartbeat, keys     time.Duration
 	history                         int64
 	snapshotInterval, snapshotsKept uint64
 	strategy                        string
@@ -40,6 +40,7 @@ func (f *clusterFlags) register(cmd *cobra.Command) {
 	set.Uint64Var(&f.snapshotInterval, "snapshot-interval", 10000, "raft log entries between snapshots")
 	set.Uint64Var(&f.snapshotsKept, "max-snapshots", 0, "older snapshots kept")
 	set.StringVar(&f.strategy, "placement-strategy", "spread", "where new tasks go: spread, to the node with the fewest, or binpack, to the fullest that has room")
+	set.DurationVar(&f.keys, "network-key-period", 12*time.Hour, "how long a key of encrypted networks is used, at least 10s")
 	cmd.RegisterFlagCompletionFunc("placement-strategy", cobra.FixedCompletions([]string{"spread", "binpack"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -73,6 +74,9 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 	if given("dispatcher-heartbeat") {
 		s.HeartbeatPeriod = durationpb.New(f.heartbeat)
 	}
+	if given("network-key-period") {
+		s.NetworkKeyPeriod = durationpb.New(f.keys)
+	}
 	if given("task-history-limit") {
 		s.TaskHistoryLimit = f.history
 	}
@@ -90,7 +94,7 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 // defaults are the settings of a new cluster.
 func (f *clusterFlags) defaults() *pb.ClusterSpec {
 	strategy, _ := parseStrategy(f.strategy)
-	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat),
+	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat), NetworkKeyPeriod: durationpb.New(f.keys),
 		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
 }
 

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -350,6 +352,43 @@ func TestNetworkKeysAreRenewed(t *testing.T) {
 				t.Errorf("after %d lives: %v filled with %v, want %v", i, epochs, bytes, want)
 			}
 			pass(12*time.Hour - time.Minute)
+		}
+	})
+}
+
+// TestNetworkKeyPeriod: the cluster may say how long a key is used; a shorter time
+// counts at once, for the key that is in use.
+func TestNetworkKeyPeriod(t *testing.T) {
+	start(t, func(t *testing.T, c *cluster) {
+		secret := network("secret")
+		secret.Encrypted = true
+		c.must(t, createNetwork(secret))
+		newest := func() uint64 {
+			keys := c.View().Cluster().NetworkKeys
+			return keys[len(keys)-1].Epoch
+		}
+		period := func(d time.Duration) {
+			spec := proto.CloneOf(c.View().Cluster().Spec)
+			spec.NetworkKeyPeriod = durationpb.New(d)
+			c.must(t, &pb.Command{Kind: &pb.Command_UpdateClusterSpec{UpdateClusterSpec: &pb.UpdateClusterSpec{Spec: spec}}})
+		}
+		pass(time.Hour)
+		if got := newest(); got != 1 {
+			t.Fatalf("key %d after an hour", got)
+		}
+		period(time.Minute)
+		pass(time.Second)
+		if got := newest(); got != 2 {
+			t.Errorf("key %d when one of an hour is too old", got)
+		}
+		pass(10 * time.Minute)
+		if got := newest(); got != 12 {
+			t.Errorf("key %d after ten periods more", got)
+		}
+		period(24 * time.Hour)
+		pass(20 * time.Hour)
+		if got := newest(); got != 12 {
+			t.Errorf("key %d before its day is over", got)
 		}
 	})
 }

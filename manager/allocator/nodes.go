@@ -71,11 +71,19 @@ func (b *book) crowded(o *pb.Network, a *pb.NetworkAllocation) string {
 }
 
 const (
-	// keyLife is how long a network key is used before the next one is made; two
-	// are kept, so that nodes that have not heard of the newest still connect.
-	keyLife  = 12 * time.Hour
-	keysKept = 2
+	// usualKeyLife is how long a network key is used before the next one is made,
+	// unless the cluster says otherwise; two are kept, so that nodes that have not
+	// heard of the newest still connect.
+	usualKeyLife = 12 * time.Hour
+	keysKept     = 2
 )
+
+func keyLife(c *pb.Cluster) time.Duration {
+	if p := c.GetSpec().GetNetworkKeyPeriod().AsDuration(); p > 0 {
+		return p
+	}
+	return usualKeyLife
+}
 
 // rotate makes a network key when the newest is too old, or there is none.
 func (b *book) rotate(view store.View, now time.Time, random func([]byte), emit func(*pb.Command)) {
@@ -84,9 +92,9 @@ func (b *book) rotate(view store.View, now time.Time, random func([]byte), emit 
 	if !again && now.Before(b.nextKey) || b.flying[object{kind: pb.Kind_KIND_CLUSTER}] {
 		return
 	}
-	b.nextKey = now.Add(keyLife)
-	encrypted := func(n *network) bool { return n.object.GetSpec().GetEncrypted() }
 	cluster := view.Cluster()
+	b.nextKey = now.Add(keyLife(cluster))
+	encrypted := func(n *network) bool { return n.object.GetSpec().GetEncrypted() }
 	if cluster == nil || !slices.ContainsFunc(slices.Collect(maps.Values(b.networks)), encrypted) {
 		return
 	}
@@ -94,7 +102,7 @@ func (b *book) rotate(view store.View, now time.Time, random func([]byte), emit 
 	next := &pb.NetworkKey{Epoch: 1, Key: make([]byte, 32), CreatedAt: timestamppb.New(now)}
 	if len(keys) > 0 {
 		newest := keys[len(keys)-1]
-		if due := newest.GetCreatedAt().AsTime().Add(keyLife); due.After(now) {
+		if due := newest.GetCreatedAt().AsTime().Add(keyLife(cluster)); due.After(now) {
 			b.nextKey = due
 			return
 		}

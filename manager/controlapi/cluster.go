@@ -65,6 +65,9 @@ func normalClusterSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
 	if spec.CertExpiry == nil {
 		spec.CertExpiry = durationpb.New(90 * 24 * time.Hour)
 	}
+	if spec.NetworkKeyPeriod == nil {
+		spec.NetworkKeyPeriod = durationpb.New(12 * time.Hour)
+	}
 	return spec
 }
 
@@ -103,5 +106,19 @@ func checkClusterSpec(spec *pb.ClusterSpec) error {
 	case spec.MaxSnapshots > 100:
 		return fault.New(fault.Invalid, "update cluster: %d old snapshots are too many: 100 is the most", spec.MaxSnapshots)
 	}
+	if err := checkKeyPeriod(spec.NetworkKeyPeriod); err != nil {
+		return err
+	}
 	return checkStrategy(spec.PlacementStrategy)
+}
+
+// leastKeyPeriod is more than nodes need to hear of a key before the next one.
+const leastKeyPeriod = 10 * time.Second
+
+func checkKeyPeriod(p *durationpb.Duration) error {
+	if p.CheckValid() == nil && p.AsDuration() >= leastKeyPeriod {
+		return nil
+	}
+	return fault.New(fault.Invalid, "update cluster: keys of encrypted networks cannot change every %v: %v is the least", p.AsDuration(), leastKeyPeriod).
+		WithTry("minictl swarm update --network-key-period 12h")
 }

@@ -945,7 +945,7 @@ type ClusterSpec struct {
 	OrphanTime *durationpb.Duration `protobuf:"bytes,11,opt,name=orphan_time,json=orphanTime,proto3" json:"orphan_time,omitempty"`
 	// Whether services are spread anew when a node joins.
 	RebalanceOnJoin bool `protobuf:"varint,12,opt,name=rebalance_on_join,json=rebalanceOnJoin,proto3" json:"rebalance_on_join,omitempty"`
-	// How long a key of encrypted networks is in use; 12 h, at least 1 minute.
+	// How long a key of encrypted networks is in use; 12 h, at least 10 s.
 	NetworkKeyPeriod *durationpb.Duration `protobuf:"bytes,13,opt,name=network_key_period,json=networkKeyPeriod,proto3" json:"network_key_period,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
