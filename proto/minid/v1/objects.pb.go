@@ -1501,7 +1501,9 @@ type Rebalance struct {
 	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
 	Moved       uint64                 `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	// Why it goes on, or how it ended.
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Moves that were undone, because nothing was gained by them.
+	Undone        uint64 `protobuf:"varint,5,opt,name=undone,proto3" json:"undone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1562,6 +1564,13 @@ func (x *Rebalance) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Rebalance) GetUndone() uint64 {
+	if x != nil {
+		return x.Undone
+	}
+	return 0
 }
 
 // JobStatus is what a job has done. It lives in the store, so a new leader goes
@@ -3422,12 +3431,13 @@ const file_minid_v1_objects_proto_rawDesc = "" +
 	"\x03job\x18\v \x01(\v2\x13.minid.v1.JobStatusR\x03job\x12\x1d\n" +
 	"\n" +
 	"runs_asked\x18\f \x01(\x04R\trunsAsked\x121\n" +
-	"\trebalance\x18\r \x01(\v2\x13.minid.v1.RebalanceR\trebalance\"\xb1\x01\n" +
+	"\trebalance\x18\r \x01(\v2\x13.minid.v1.RebalanceR\trebalance\"\xc9\x01\n" +
 	"\tRebalance\x125\n" +
 	"\basked_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aaskedAt\x12=\n" +
 	"\fcompleted_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12\x14\n" +
 	"\x05moved\x18\x03 \x01(\x04R\x05moved\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xd0\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x16\n" +
+	"\x06undone\x18\x05 \x01(\x04R\x06undone\"\xd0\x01\n" +
 	"\tJobStatus\x12$\n" +
 	"\x04runs\x18\x01 \x03(\v2\x10.minid.v1.JobRunR\x04runs\x12\x19\n" +
 	"\blast_run\x18\x02 \x01(\x04R\alastRun\x12C\n" +
