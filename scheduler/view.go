@@ -81,7 +81,7 @@ func ExplainTask(v store.View, t *pb.Task, now time.Time) *pb.Explanation {
 	w := Waiting{ID: t.GetId(), Replaces: t.GetReplaces()}
 	if service := v.Service(t.GetServiceId()); service != nil {
 		g.StopFirst = StopFirst(service)
-		if service.GetSpec().GetGlobal() != nil {
+		if store.PerNode(service.GetSpec()) {
 			w.Node = t.GetNodeId()
 		}
 	}

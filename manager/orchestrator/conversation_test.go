@@ -38,6 +38,9 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	tasks web                       prints the tasks, observed/desired
 //	status web                      prints the progress of the update
 //	history web                     prints the versions that are kept
+//	job batch                       prints the runs of a job
+//	run batch                       asks for one more
+//	at 2026-03-29T01:00:00Z         goes on until then, or starts there
 //	count web                       prints how many tasks of each version run
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -156,6 +159,8 @@ func (e *env) commandRest(verb string, args []string) {
 	case "status":
 		u := e.service(args[0]).GetUpdateStatus()
 		fmt.Fprintf(&e.trace, "%s to v%d: %s; failed %v\n", stateOf(u), u.GetToVersion(), u.GetMessage(), u.GetFailedTasks())
+	case "job", "run", "at":
+		e.jobCommand(verb, args)
 	default:
 		e.t.Fatalf("unknown command %q", verb)
 	}

@@ -132,6 +132,7 @@ func (e *env) tell(s *pb.Service, p Plan) {
 		}
 		e.logf("%s rolls back to %d: %s", s.Spec.Name, p.Rollback.To, p.Rollback.Reason)
 	}
+	e.tellJob(s, p)
 	for _, d := range p.Desired {
 		e.logf("%s -> %s", describe(view.Task(d.Id)), word(d.State.String()))
 	}
@@ -155,7 +156,11 @@ func describe(t *pb.Task) string {
 	if t.Slot == 0 {
 		where = t.NodeId
 	}
-	return fmt.Sprintf("%s.%s %s v%d", t.ServiceName, where, t.Id, t.SpecVersion)
+	text := fmt.Sprintf("%s.%s %s v%d", t.ServiceName, where, t.Id, t.SpecVersion)
+	if t.JobRun > 0 {
+		text += fmt.Sprintf(" run %d", t.JobRun)
+	}
+	return text
 }
 
 func stateOf(u *pb.UpdateStatus) string {
@@ -389,6 +394,9 @@ func (e *env) option(spec *pb.ServiceSpec, key, value string) {
 			e.t.Fatal(err)
 		}
 		return durationpb.New(d)
+	}
+	if e.jobOption(spec, key, value) {
+		return
 	}
 	switch key {
 	case "replicas":

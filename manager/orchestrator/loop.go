@@ -46,9 +46,27 @@ type Orchestrator struct {
 // tracked is a service, and where its working set may be behind the store.
 type tracked struct {
 	id     string
-	set    *set
+	set    workingSet
 	places map[place]bool
 	at     time.Time // when its timer goes off; zero is never
+}
+
+// workingSet is what is kept of one service between its reconciles: the set of
+// a service that runs for good, or the jobSet of a job.
+type workingSet interface {
+	// turnTo takes note of the service and the nodes as they are now.
+	turnTo(service *pb.Service, nodes Nodes)
+	// load replaces all tasks, put those of one place.
+	load(tasks []*pb.Task)
+	put(p place, tasks []*pb.Task)
+	reconcile(now time.Time) Plan
+}
+
+func newWorkingSet(spec *pb.ServiceSpec, fits Fits, newID func() string) workingSet {
+	if store.IsJob(spec) {
+		return newJobSet(fits, newID)
+	}
+	return newSet(fits, newID)
 }
 
 // New makes an orchestrator. Only Fits may be left out.
@@ -178,7 +196,7 @@ func (o *Orchestrator) reconcileOne(t *tracked, view store.View, now time.Time, 
 		return
 	}
 	t.refresh(service, view, &o.cfg)
-	if t.set.global() {
+	if store.PerNode(service.Spec) {
 		o.global[t.id] = t
 	}
 	plan := t.set.reconcile(now)
@@ -205,7 +223,7 @@ func sameForTasks(a, b *pb.Node) bool {
 // refresh brings the working set up to a view.
 func (t *tracked) refresh(service *pb.Service, view store.View, cfg *Config) {
 	if t.set == nil {
-		t.set = newSet(cfg.Fits, cfg.NewID)
+		t.set = newWorkingSet(service.Spec, cfg.Fits, cfg.NewID)
 		t.set.turnTo(service, view)
 		t.set.load(slices.Collect(view.TasksByService(t.id)))
 	} else {

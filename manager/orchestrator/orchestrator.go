@@ -67,18 +67,23 @@ type Plan struct {
 	Rollback *pb.RollbackService
 	Desired  []*pb.TaskDesired
 	Create   []*pb.Task
+	// Job is the new status of a job's runs; nil leaves it as it is.
+	Job *pb.SetJobStatus
+	// Remove ends a job whose time to live has passed.
+	Remove *pb.RemoveService
 	// Next is when to reconcile again even if nothing happens; zero is never.
 	Next time.Time
 }
 
 // Empty tells whether there is nothing to change now.
 func (p Plan) Empty() bool {
-	return p.Update == nil && p.Rollback == nil && len(p.Desired) == 0 && len(p.Create) == 0
+	return p.Update == nil && p.Rollback == nil && p.Job == nil && p.Remove == nil &&
+		len(p.Desired) == 0 && len(p.Create) == 0
 }
 
 // Reconcile compares a service with its tasks and says what to change.
 func Reconcile(in Input, now time.Time) Plan {
-	s := newSet(in.Fits, in.NewID)
+	s := newWorkingSet(in.Service.GetSpec(), in.Fits, in.NewID)
 	s.turnTo(in.Service, in.Nodes)
 	s.load(in.Tasks)
 	return s.reconcile(now)

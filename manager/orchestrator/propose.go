@@ -54,6 +54,12 @@ func (p Plan) commands(service string) (cmds []*pb.Command) {
 	if p.Rollback != nil {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_RollbackService{RollbackService: p.Rollback}})
 	}
+	if p.Job != nil {
+		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetJobStatus{SetJobStatus: p.Job}})
+	}
+	if p.Remove != nil {
+		cmds = append(cmds, &pb.Command{Kind: &pb.Command_RemoveService{RemoveService: p.Remove}})
+	}
 	for d := range slices.Chunk(p.Desired, maxCommand) {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetDesired{SetDesired: &pb.SetDesired{Tasks: d}}})
 	}

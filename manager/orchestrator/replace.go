@@ -31,19 +31,6 @@ type fitAnswer struct {
 	ok   bool
 }
 
-// fitsVersion tells whether a node fits the spec of a version; that of one
-// that is forgotten it does.
-func (s *set) fitsVersion(n *pb.Node, version uint64) bool {
-	key := fitsOn{n.GetId(), version}
-	if known, ok := s.fitting[key]; ok && known.node == n {
-		return known.ok
-	}
-	spec := s.specOf(version)
-	ok := spec == nil || s.fits(n, spec)
-	s.fitting[key] = fitAnswer{n, ok}
-	return ok
-}
-
 // fitsNow tells whether a node fits the present version.
 func (s *set) fitsNow(n *pb.Node) bool { return s.fitsVersion(n, s.service.SpecVersion) }
 

@@ -33,13 +33,13 @@ func restartDelay(p *pb.RestartPolicy, before uint64) time.Duration {
 
 // streakAfter is the streak of the successor of a task: one restart more if it
 // ended by itself soon, the same if it was lost soon, none after a long life.
-func (s *set) streakAfter(t *pb.Task) *pb.RestartStreak {
+func (g *ground) streakAfter(t *pb.Task, policy *pb.RestartPolicy) *pb.RestartStreak {
 	ended := endedItself(t)
-	until := s.now
+	until := g.now
 	if ended {
 		until = endOf(t)
 	}
-	long := t.RunningAt != nil && until.Sub(t.RunningAt.AsTime()) >= restarts.LongLife(s.spec.GetRestart())
+	long := t.RunningAt != nil && until.Sub(t.RunningAt.AsTime()) >= restarts.LongLife(policy)
 	switch {
 	case long && !ended:
 		return nil

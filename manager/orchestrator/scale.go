@@ -21,7 +21,7 @@ func (s *set) scaleOut() {
 			sl = &slot{place: place{slot: n}}
 		}
 		if !sl.occupied {
-			s.create(sl, s.first(sl))
+			s.createAt(sl.place, s.first(sl))
 			missing--
 		}
 	}

@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	pb "github.com/minid/minid/proto/minid/v1"
-	"github.com/minid/minid/store"
 )
 
 // place is what a task is for: a slot of a replicated service, or a node for
@@ -35,16 +32,10 @@ func comparePlaces(a, b place) int {
 // decisions about the service as a whole need. It goes by what it was told
 // last; slots that may have changed are marked in dirty.
 type set struct {
-	fits  Fits
-	newID func() string
-
-	service *pb.Service
-	nodes   Nodes
-	spec    *pb.TaskSpec
+	ground
 	// alike holds the versions that differ from the present one in nothing
 	// that a running task would notice.
-	alike   map[uint64]bool
-	fitting map[fitsOn]fitAnswer
+	alike map[uint64]bool
 
 	slots  map[place]*slot
 	dirty  map[place]bool
@@ -61,20 +52,15 @@ type set struct {
 	concerned, held, pending int
 
 	// Of the reconcile that runs.
-	now    time.Time
 	status *pb.UpdateStatus
 	rollAt time.Time
 	acted  []*slot
-	plan   Plan
 }
 
 func newSet(fits Fits, newID func() string) *set {
-	if fits == nil {
-		fits = stillFits
-	}
 	return &set{
-		fits: fits, newID: newID,
-		slots: map[place]*slot{}, dirty: map[place]bool{},
+		ground: newGround(fits, newID),
+		slots:  map[place]*slot{}, dirty: map[place]bool{},
 		stale: map[place]*slot{}, untouched: map[place]*slot{},
 		trials: map[place]*slot{}, inAir: map[place]*slot{}, failed: map[place]*slot{},
 	}
@@ -222,19 +208,6 @@ func (s *set) claim(sl *slot) {
 	s.acted = append(s.acted, sl)
 }
 
-// desire plans a task's desired state, which only goes forward.
-func (s *set) desire(t *pb.Task, state pb.TaskState) {
-	if t.DesiredState < state {
-		s.plan.Desired = append(s.plan.Desired, &pb.TaskDesired{Id: t.Id, State: state})
-	}
-}
-
-func (s *set) shut(tasks ...*pb.Task) {
-	for _, t := range tasks {
-		s.desire(t, pb.TaskState_TASK_STATE_SHUTDOWN)
-	}
-}
-
 // remove gives up a slot with all its history.
 func (s *set) remove(sl *slot) {
 	s.claim(sl)
@@ -243,32 +216,12 @@ func (s *set) remove(sl *slot) {
 	}
 }
 
-// create plans a task for a slot; t holds what is special about it.
-func (s *set) create(sl *slot, t *pb.Task) {
-	t.Id = s.newID()
-	t.ServiceId, t.ServiceName = s.service.Id, s.service.GetSpec().GetName()
-	t.Slot, t.NodeId = sl.place.slot, sl.place.node
-	t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_PENDING, At: timestamppb.New(s.now), Message: "waiting to be placed"}
-	if len(s.specOf(t.SpecVersion).GetNetworks()) > 0 {
-		t.Status = &pb.TaskStatus{State: pb.TaskState_TASK_STATE_NEW, At: timestamppb.New(s.now), Message: "waiting for its addresses"}
-	}
-	s.plan.Create = append(s.plan.Create, t)
-}
-
 // wakeAt has a slot looked at again.
 func (s *set) wakeAt(sl *slot, at time.Time) {
 	if sl.wake.IsZero() || at.Before(sl.wake) {
 		sl.wake = at
 		s.alarms.set(sl.place, at)
 	}
-}
-
-// specOf returns the spec of a version, nil if it is forgotten.
-func (s *set) specOf(version uint64) *pb.TaskSpec {
-	if version == s.service.SpecVersion {
-		return s.spec
-	}
-	return store.TaskSpec(s.service, version)
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -112,15 +112,6 @@ func endedItself(t *pb.Task) bool {
 	return false
 }
 
-// over tells whether a task has ended, as far as anybody can know.
-func (s *set) over(t *pb.Task) bool {
-	state := t.GetStatus().GetState()
-	if state > pb.TaskState_TASK_STATE_RUNNING {
-		return true
-	}
-	return t.NodeId != "" && beyondReach(s.nodes.Node(t.NodeId))
-}
-
 func beyondReach(n *pb.Node) bool {
 	return n == nil || n.GetStatus().GetState() == pb.NodeState_NODE_STATE_DOWN
 }

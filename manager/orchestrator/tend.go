@@ -47,7 +47,7 @@ func (s *set) refill(sl *slot) {
 	}
 	last := sl.last()
 	if last == nil {
-		s.create(sl, s.first(sl))
+		s.createAt(sl.place, s.first(sl))
 		return
 	}
 	s.succeed(sl, last, last.Id)
@@ -86,7 +86,7 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 		DesiredState: s.startState(sl),
 		Replaces:     replaces,
 		RestartCount: last.RestartCount,
-		Streak:       s.streakAfter(last),
+		Streak:       s.streakAfter(last, s.spec.GetRestart()),
 	}
 	after := last.StartAfter.AsTime()
 	if endedItself(last) {
@@ -111,7 +111,7 @@ func (s *set) succeed(sl *slot, last *pb.Task, replaces string) {
 	if after.After(s.now) {
 		next.StartAfter = timestamppb.New(after)
 	}
-	s.create(sl, next)
+	s.createAt(sl.place, next)
 }
 
 // versionAfter is the version of a task's successor: the present one, but

@@ -210,7 +210,7 @@ func (s *set) renew(sl *slot) {
 	default:
 		next.Replaces = keep.Id
 	}
-	s.create(sl, next)
+	s.createAt(sl.place, next)
 }
 
 // minded ends a rollout that has got nowhere for the length of its deadline,

@@ -3,7 +3,9 @@
 //
 // A task that is wanted REMOVE goes as soon as it has ended, or its node is
 // beyond reach. Other tasks that ended stay as their slot's history, up to the
-// cluster's limit; so do those that the orchestrator still reasons from.
+// cluster's limit; so do those that the orchestrator still reasons from. A job's
+// tasks are never history while their run is listed and they completed; the
+// orchestrator gives up those of runs that are not.
 package reaper
 
 import (
@@ -11,6 +13,7 @@ import (
 	"slices"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // Slot is one slot's tasks and what decides about them.
@@ -43,7 +46,7 @@ func Reap(in Slot) (ids []string) {
 		return ids
 	}
 	for _, t := range history[:max(0, len(history)-keep)] {
-		if t != tasks[len(tasks)-1] && t != in.trial(tasks) {
+		if t != tasks[len(tasks)-1] && t != in.trial(tasks) && !in.counts(t, tasks) {
 			ids = append(ids, t.Id)
 		}
 	}
@@ -83,6 +86,33 @@ func (in *Slot) keep() int {
 		keep = max(keep, int(attempts)+1)
 	}
 	return keep
+}
+
+// counts tells whether a job's task says how its run stands: that its work is
+// done here, or how often and how recently it was tried so far.
+func (in *Slot) counts(t *pb.Task, tasks []*pb.Task) bool {
+	run := store.Run(in.Service, t.JobRun)
+	switch {
+	case run == nil:
+		return false
+	case t.GetStatus().GetState() == pb.TaskState_TASK_STATE_COMPLETE:
+		return true
+	case run.State != pb.JobState_JOB_STATE_RUNNING:
+		return false
+	}
+	tries := 1 + in.Service.GetSpec().GetTask().GetRestart().GetMaxAttempts()
+	for _, newer := range slices.Backward(tasks) {
+		if newer.JobRun != t.JobRun {
+			continue
+		}
+		if newer == t {
+			return true
+		}
+		if tries--; tries == 0 {
+			return false
+		}
+	}
+	return false
 }
 
 // trial is the task by which a running update judges the slot: the first of
