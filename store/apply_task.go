@@ -188,10 +188,14 @@ func (tx *txn) reportStatuses(c *pb.ReportStatuses) error {
 	if c.GetNodeId() == "" {
 		return fault.New(fault.Invalid, "report statuses: the node's id is missing")
 	}
+	lost := tx.nodes.Get(c.NodeId).GetStatus().GetState() == pb.NodeState_NODE_STATE_DOWN
 	for _, r := range c.Reports {
 		old := tx.tasks.Get(r.GetId())
 		if old == nil || old.NodeId != c.NodeId || !follows(old.GetStatus(), r.GetStatus()) {
 			continue
+		}
+		if r.Status.State == pb.TaskState_TASK_STATE_ORPHANED && !lost {
+			continue // the node came back while it was given up
 		}
 		tx.changeTask(old, func(n *pb.Task) {
 			n.Status = shareContainer(r.Status, old)

@@ -67,6 +67,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	g.Go(func() error { return t.route(ctx, watch) })
 	g.Go(func() error { return t.watchDeadlines(ctx) })
 	g.Go(func() error { return t.reporter.run(ctx) })
+	g.Go(func() error { return t.watchOrphans(ctx) })
+	g.Go(func() error { return t.doubt(ctx) })
 	err := g.Wait()
 
 	d.term.Store(nil)

@@ -41,6 +41,9 @@ type term struct {
 	live     *liveness
 	admitted admission
 	managers []*pb.ManagerPeer
+	absent   *absent
+
+	orphans orphanage
 
 	// index changes under its lock together with the sessions' notes about it,
 	// so that who reads both sees one moment. It is taken before mu.
@@ -56,8 +59,8 @@ var watched = []pb.Kind{
 	pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_CLUSTER, pb.Kind_KIND_SERVICE, pb.Kind_KIND_NETWORK,
 }
 
-// newTerm gives every node that was ready a period of grace, in memory only: a
-// change of leaders writes nothing to the log.
+// newTerm gives every node that was up a period of grace, in memory only: a
+// change of leaders writes nothing to the log about nodes that come back.
 func newTerm(cfg *Config) (*term, *store.Watch) {
 	view, watch := cfg.State.ViewAndWatch(watched...)
 	t := &term{
@@ -75,12 +78,18 @@ func newTerm(cfg *Config) (*term, *store.Watch) {
 	t.reporter = newReporter(cfg)
 	period := heartbeatPeriod(view.Cluster())
 	t.period.Store(int64(period))
-	until := time.Now().Add(grace(period))
+	now := time.Now()
+	t.absent = newAbsent(now)
 	for n := range view.Nodes() {
-		if n.GetStatus().GetState() == pb.NodeState_NODE_STATE_READY {
-			t.live.expect(n.Id, until)
+		switch n.GetStatus().GetState() {
+		case pb.NodeState_NODE_STATE_READY:
+			t.live.expect(n.Id, now.Add(grace(period)))
+			t.absent.expect(n.Id)
+		case pb.NodeState_NODE_STATE_UNKNOWN:
+			t.live.expect(n.Id, now.Add(grace(period))) // an earlier leader doubted it
 		}
 	}
+	t.orphans.load(view)
 	return t, watch
 }
 
@@ -119,6 +128,7 @@ func (t *term) register(node, addr string, description *pb.NodeDescription) (*se
 	s := newSession(node, addr, description)
 	t.sessions[node] = s
 	t.live.expect(node, now.Add(patience(t.heartbeat())))
+	t.absent.came(node, now)
 	t.running.Add(2) // released by the session's reader and writer
 	return s, nil
 }
@@ -281,6 +291,7 @@ func (t *term) resync() *store.Watch {
 	view, watch := t.cfg.State.ViewAndWatch(watched...)
 	t.period.Store(int64(heartbeatPeriod(view.Cluster())))
 	t.reindex(view)
+	t.orphans.load(view)
 	t.everySession(func(s *session) {
 		if view.Node(s.node) == nil {
 			s.end(removedError(s.node))
@@ -383,11 +394,12 @@ func (t *term) deliverTask(c *store.Change) bool {
 // deliverNode ends the session of a removed node, repeats a report that was
 // overtaken, and passes on a new role.
 func (t *term) deliverNode(c *store.Change) {
+	node, _ := c.New.(*pb.Node)
+	t.orphans.note(c.ID, node)
 	s := t.sessions[c.ID]
 	if s == nil {
 		return
 	}
-	node, _ := c.New.(*pb.Node)
 	if node == nil {
 		s.end(removedError(c.ID))
 		return
@@ -405,6 +417,7 @@ func (t *term) deliverNode(c *store.Change) {
 func (t *term) deliverCluster(c *store.Change) {
 	cluster, _ := c.New.(*pb.Cluster)
 	t.period.Store(int64(heartbeatPeriod(cluster)))
+	t.orphans.retime(t.cfg.State.View())
 	for _, s := range t.sessions {
 		s.dirtyWelcome()
 	}
