@@ -39,6 +39,7 @@ func DefaultSpec() *pb.ClusterSpec {
 		TaskHistoryLimit: 5,
 		SnapshotInterval: 10_000,
 		CertExpiry:       durationpb.New(90 * 24 * time.Hour),
+		OrphanTime:       durationpb.New(24 * time.Hour),
 
 		DefaultAddressPools: []string{"10.0.0.0/8"},
 		SubnetMaskLength:    20,

@@ -33,23 +33,23 @@ func (c *cli) infoCommand() *cobra.Command {
 		if o.format != "" && f.Kind != print.Table {
 			return print.One(c.stdout, f, print.Inspected{Message: info, Fields: info})
 		}
-		c.printInfo(info, a.strategy(ctx))
+		c.printInfo(info, a.clusterSpec(ctx))
 		return nil
 	})
 	o.inspectFlags(cmd, false)
 	return cmd
 }
 
-// strategy is how the cluster places tasks, empty where no manager tells.
-func (a *api) strategy(ctx context.Context) string {
+// clusterSpec are the cluster's settings, nil where no manager tells.
+func (a *api) clusterSpec(ctx context.Context) *pb.ClusterSpec {
 	cluster, err := a.control.GetCluster(ctx, &pb.GetClusterRequest{})
 	if err != nil {
-		return ""
+		return nil
 	}
-	return strategyName(cluster.GetSpec().GetPlacementStrategy())
+	return cluster.GetSpec()
 }
 
-func (c *cli) printInfo(i *pb.InfoResponse, strategy string) {
+func (c *cli) printInfo(i *pb.InfoResponse, cluster *pb.ClusterSpec) {
 	p, d := prettyPrinter{c.stdout}, i.GetDescription()
 	p.line(0, "Name", i.Name)
 	p.line(0, "Version", i.Version)
@@ -68,7 +68,10 @@ func (c *cli) printInfo(i *pb.InfoResponse, strategy string) {
 		p.field(1, "Address", i.Addr)
 		p.field(1, "Manager Addresses", joinComma(i.ManagerAddrs))
 		p.field(1, "Certificate Expires", timeText(i.CertExpiresAt))
-		p.field(1, "Placement Strategy", strategy)
+		if cluster != nil {
+			p.line(1, "Placement Strategy", strategyName(cluster.PlacementStrategy))
+			p.field(1, "Orphan Time", durationText(cluster.OrphanTime))
+		}
 		p.line(1, "Running Tasks", fmt.Sprint(i.TasksRunning))
 	}
 	p.line(0, "Platform", d.GetPlatform().GetOs()+"/"+d.GetPlatform().GetArchitecture())

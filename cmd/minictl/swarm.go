@@ -27,6 +27,7 @@ func (c *cli) swarmCommand() *cobra.Command {
 // clusterFlags are the cluster's settings on init and update.
 type clusterFlags struct {
 	certExpiry, heartbeat, keys     time.Duration
+	orphans                         time.Duration
 	history                         int64
 	snapshotInterval, snapshotsKept uint64
 	strategy                        string
@@ -41,11 +42,15 @@ func (f *clusterFlags) register(cmd *cobra.Command) {
 	set.Uint64Var(&f.snapshotsKept, "max-snapshots", 0, "older snapshots kept")
 	set.StringVar(&f.strategy, "placement-strategy", "spread", "where new tasks go: spread, to the node with the fewest, or binpack, to the fullest that has room")
 	set.DurationVar(&f.keys, "network-key-period", 12*time.Hour, "how long a key of encrypted networks is used, at least 10s")
+	set.DurationVar(&f.orphans, "orphan-time", 24*time.Hour, "how long a node may be down before its tasks are given up, with the addresses that they hold; at least 1s")
 	cmd.RegisterFlagCompletionFunc("placement-strategy", cobra.FixedCompletions([]string{"spread", "binpack"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // check refuses bad values before anything is done.
 func (f *clusterFlags) check() error {
+	if f.orphans < time.Second {
+		return fault.New(fault.Invalid, "invalid --orphan-time %v: expected at least 1s", f.orphans)
+	}
 	_, err := parseStrategy(f.strategy)
 	return err
 }
@@ -77,6 +82,9 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 	if given("network-key-period") {
 		s.NetworkKeyPeriod = durationpb.New(f.keys)
 	}
+	if given("orphan-time") {
+		s.OrphanTime = durationpb.New(f.orphans)
+	}
 	if given("task-history-limit") {
 		s.TaskHistoryLimit = f.history
 	}
@@ -94,7 +102,7 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 // defaults are the settings of a new cluster.
 func (f *clusterFlags) defaults() *pb.ClusterSpec {
 	strategy, _ := parseStrategy(f.strategy)
-	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat), NetworkKeyPeriod: durationpb.New(f.keys),
+	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat), NetworkKeyPeriod: durationpb.New(f.keys), OrphanTime: durationpb.New(f.orphans),
 		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
 }
 

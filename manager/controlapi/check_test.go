@@ -285,6 +285,7 @@ func TestUpdateClusterRefuses(t *testing.T) {
 		"heartbeat period 500ms": {HeartbeatPeriod: durationpb.New(500 * time.Millisecond)},
 		"cannot expire after 1m": {CertExpiry: durationpb.New(time.Minute)},
 		"cannot change every 9s": {NetworkKeyPeriod: durationpb.New(9 * time.Second)},
+		"cannot be orphaned aft": {OrphanTime: durationpb.New(time.Millisecond)},
 		"placement strategy 7":   {PlacementStrategy: 7},
 		"every 5 log entries":    {SnapshotInterval: 5},
 		"old snapshots are too":  {MaxSnapshots: 1000},

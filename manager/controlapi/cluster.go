@@ -65,6 +65,9 @@ func normalClusterSpec(spec *pb.ClusterSpec) *pb.ClusterSpec {
 	if spec.CertExpiry == nil {
 		spec.CertExpiry = durationpb.New(90 * 24 * time.Hour)
 	}
+	if spec.OrphanTime == nil {
+		spec.OrphanTime = durationpb.New(24 * time.Hour)
+	}
 	if spec.NetworkKeyPeriod == nil {
 		spec.NetworkKeyPeriod = durationpb.New(12 * time.Hour)
 	}
@@ -100,6 +103,9 @@ func checkClusterSpec(spec *pb.ClusterSpec) error {
 	case spec.CertExpiry.CheckValid() != nil || expiry < time.Hour:
 		return fault.New(fault.Invalid, "update cluster: certificates cannot expire after %v: an hour is the least", expiry).
 			WithTry("minictl swarm update --cert-expiry 2160h")
+	case spec.OrphanTime.CheckValid() != nil || spec.OrphanTime.AsDuration() < time.Second:
+		return fault.New(fault.Invalid, "update cluster: tasks cannot be orphaned after %v: a second is the least", spec.OrphanTime.AsDuration()).
+			WithTry("minictl swarm update --orphan-time 24h")
 	case spec.SnapshotInterval < 100:
 		return fault.New(fault.Invalid, "update cluster: a snapshot every %d log entries is too often: 100 is the least", spec.SnapshotInterval).
 			WithTry("minictl swarm update --snapshot-interval 10000")
