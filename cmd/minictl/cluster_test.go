@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
 	"github.com/minid/minid/internal/id"
 	"github.com/minid/minid/manager/allocator"
@@ -192,6 +193,9 @@ func moves(view store.View, s *pb.Service) []*pb.Command {
 	}
 	if s.Removing {
 		return removal(s, tasks)
+	}
+	if spec.IsJob(s.Spec) {
+		return jobMoves(s, tasks)
 	}
 	want := s.Spec.GetReplicated().GetReplicas()
 	var cmds []*pb.Command

@@ -11,12 +11,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/minid/minid/cmd/minictl/print"
+	"github.com/minid/minid/cmd/minictl/spec"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 func (c *cli) serviceCommand() *cobra.Command {
 	return c.group("service", "Manage services", c.serviceCreate(), c.serviceList(), c.servicePs(), c.serviceInspect(),
-		c.serviceUpdate(), c.serviceRollback(), c.serviceHistory(), c.serviceDiff(), c.serviceScale(), c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.serviceRemove())
+		c.serviceUpdate(), c.serviceRollback(), c.serviceHistory(), c.serviceDiff(), c.serviceScale(), c.serviceRun(), c.servicePause(), c.serviceResume(), c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.serviceRemove())
 }
 
 func (c *cli) serviceList() *cobra.Command {
@@ -39,7 +40,7 @@ func (c *cli) serviceColumns(ctx context.Context, a *api) print.List[*pb.Service
 		Columns: []column{
 			{Field: "ID", Header: "ID", Value: func(s *pb.Service, whole bool) string { return print.ID(s.Id, whole) }},
 			{Field: "Name", Header: "NAME", Value: func(s *pb.Service, _ bool) string { return s.GetSpec().GetName() }},
-			{Field: "Mode", Header: "MODE", Value: func(s *pb.Service, _ bool) string { return modeName(s.GetSpec()) }},
+			{Field: "Mode", Header: "MODE", Value: func(s *pb.Service, _ bool) string { return spec.ModeName(s.GetSpec()) }},
 			{Field: "Replicas", Header: "REPLICAS", Value: func(s *pb.Service, _ bool) string { return replicasText(s) }},
 			{Field: "Image", Header: "IMAGE", Value: func(s *pb.Service, whole bool) string {
 				return print.Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole)
@@ -54,16 +55,10 @@ func (c *cli) serviceColumns(ctx context.Context, a *api) print.List[*pb.Service
 				return enumName(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_")
 			}},
 			{Field: "Loops", Header: "RESTARTS", Wide: true, Costly: true, Value: func(s *pb.Service, _ bool) string { return c.loopsCell(ctx, a, s) }},
+			{Field: "Next", Header: "NEXT RUN", Wide: true, Value: func(s *pb.Service, _ bool) string { return nextText(s, c.now()) }},
 			{Field: "Labels", Header: "LABELS", Wide: true, Value: func(s *pb.Service, _ bool) string { return labelText(s.GetSpec().GetLabels()) }},
 		},
 	}
-}
-
-func modeName(s *pb.ServiceSpec) string {
-	if s.GetGlobal() != nil {
-		return "global"
-	}
-	return "replicated"
 }
 
 func replicasText(s *pb.Service) string {
@@ -71,6 +66,9 @@ func replicasText(s *pb.Service) string {
 		return fmt.Sprintf("%d/0 (removing)", s.GetStatus().GetRunning())
 	}
 	text := fmt.Sprintf("%d/%d", s.GetStatus().GetRunning(), s.GetStatus().GetDesired())
+	if spec.IsJob(s.GetSpec()) {
+		text = jobReplicas(s)
+	}
 	if most := s.GetSpec().GetTask().GetPlacement().GetMaxReplicasPerNode(); most > 0 {
 		text += fmt.Sprintf(" (max %d per node)", most)
 	}
@@ -126,7 +124,7 @@ func (c *cli) serviceInspect() *cobra.Command {
 				ID string
 			}{s, s.Id}
 		},
-		pretty: prettyService,
+		pretty: func(w io.Writer, s *pb.Service) { prettyService(w, s, c.now()) },
 		more: func(ctx context.Context, a *api, w io.Writer, s *pb.Service) {
 			c.tellLoops(ctx, a, w, a.loopsOf(ctx, s.Id, c.now()))
 		},

@@ -62,6 +62,7 @@ func (c *cli) serviceCreate() *cobra.Command {
 	cmd.Flags().SetInterspersed(false)
 	flags = spec.CreateFlags(cmd.Flags())
 	cmd.RegisterFlagCompletionFunc("network", c.completing(serviceNetworks))
+	cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions([]string{"replicated", "global", "replicated-job", "global-job"}, cobra.ShellCompDirectiveNoFileComp))
 	images.register(cmd)
 	wait.register(cmd)
 	return cmd

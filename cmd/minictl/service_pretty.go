@@ -5,25 +5,28 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 
 	"github.com/minid/minid/cmd/minictl/print"
+	"github.com/minid/minid/cmd/minictl/spec"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // prettyService prints a service for people.
-func prettyService(w io.Writer, s *pb.Service) {
+func prettyService(w io.Writer, s *pb.Service, now time.Time) {
 	p := prettyPrinter{w}
 	sp := s.GetSpec()
 	p.line(0, "ID", s.Id)
 	p.line(0, "Name", sp.GetName())
 	p.line(0, "Version", fmt.Sprint(s.GetMeta().GetVersion()))
 	p.labels(0, sp.GetLabels())
-	p.line(0, "Service Mode", title(modeName(sp)))
+	p.line(0, "Service Mode", title(spec.ModeName(sp)))
 	if r := sp.GetReplicated(); r != nil {
 		p.line(1, "Replicas", fmt.Sprint(r.Replicas))
 	}
+	prettyJob(p, s, now)
 	if u := s.GetUpdateStatus(); u.GetState() != pb.UpdateState_UPDATE_STATE_UNSPECIFIED {
 		p.line(0, "UpdateStatus", "")
 		p.line(1, "State", enumName(u.State.String(), "UPDATE_STATE_"))

@@ -73,7 +73,7 @@ func (a *api) nodeNames(ctx context.Context) (map[string]string, error) {
 // repeated ends into one row if collapse.
 func (t *taskTable) arrange(tasks []*pb.Task, collapse bool) []*pb.Task {
 	slices.SortFunc(tasks, func(a, b *pb.Task) int {
-		return cmp.Or(cmp.Compare(a.ServiceName, b.ServiceName), cmp.Compare(a.Slot, b.Slot), cmp.Compare(t.place(a), t.place(b)),
+		return cmp.Or(cmp.Compare(a.ServiceName, b.ServiceName), -cmp.Compare(a.JobRun, b.JobRun), cmp.Compare(a.Slot, b.Slot), cmp.Compare(t.place(a), t.place(b)),
 			-cmp.Compare(liveness(a), liveness(b)),
 			-a.GetMeta().GetCreatedAt().AsTime().Compare(b.GetMeta().GetCreatedAt().AsTime()), cmp.Compare(a.Id, b.Id))
 	})
@@ -128,7 +128,7 @@ func (t *taskTable) place(task *pb.Task) string {
 }
 
 func (t *taskTable) sameSlot(a, b *pb.Task) bool {
-	return a.ServiceId == b.ServiceId && a.Slot == b.Slot && t.place(a) == t.place(b)
+	return a.ServiceId == b.ServiceId && a.JobRun == b.JobRun && a.Slot == b.Slot && t.place(a) == t.place(b)
 }
 
 // sameEnd reports whether two tasks ended alike, badly.
@@ -145,6 +145,7 @@ func (t *taskTable) list() print.List[*pb.Task] {
 		Columns: []column{
 			{Field: "ID", Header: "ID", Value: func(task *pb.Task, whole bool) string { return print.ID(task.Id, whole) }},
 			{Field: "Name", Header: "NAME", Value: t.name},
+			{Field: "Run", Header: "RUN", Optional: true, Value: func(task *pb.Task, _ bool) string { return runNumber(task) }},
 			{Field: "Image", Header: "IMAGE", Value: t.image},
 			{Field: "Node", Header: "NODE", Value: func(task *pb.Task, whole bool) string {
 				if name := t.nodes[task.NodeId]; name != "" && !t.ids {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/minid/minid/cmd/minictl/print"
 	"github.com/minid/minid/cmd/minictl/progress"
+	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -33,7 +34,7 @@ type waitFlags struct {
 }
 
 func (f *waitFlags) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "do not wait until the service converged")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "do not wait until the service converged, or the job ended")
 	f.registerShown(cmd)
 }
 
@@ -83,6 +84,9 @@ func (c *cli) display(f waitFlags) progress.Display {
 func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) error {
 	if f.detach {
 		return nil
+	}
+	if spec.IsJob(s.GetSpec()) {
+		return c.waitJob(ctx, a, s, f)
 	}
 	nodes, err := a.nodeNames(ctx)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/minid/minid/cmd/minictl/print"
 	"github.com/minid/minid/cmd/minictl/progress"
+	"github.com/minid/minid/cmd/minictl/spec"
 	"github.com/minid/minid/fault"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -26,6 +27,7 @@ const lookAgain = 250 * time.Millisecond
 // What an object can be waited for; the first is what is meant without --for.
 var (
 	serviceGoals = [...]string{"converged", "healthy", "gone"}
+	jobGoals     = [...]string{"complete", "failed", "gone"}
 	nodeGoals    = [...]string{"ready", "down", "gone"}
 )
 
@@ -40,22 +42,22 @@ func parseAwaited(ref, goal string) (awaited, error) {
 	var goals []string
 	switch {
 	case !ok || name == "":
-		return awaited{}, fault.New(fault.Invalid, "invalid object %q: expected service/NAME or node/NAME", ref)
+		return awaited{}, fault.New(fault.Invalid, "invalid object %q: expected service/NAME, job/NAME or node/NAME", ref)
 	case kind == "service":
 		goals = serviceGoals[:]
 	case kind == "node":
 		goals = nodeGoals[:]
 	case kind == "job":
-		return awaited{}, fault.New(fault.Invalid, "cannot wait for %s: jobs are not supported yet", ref).WithTry("minictl wait service/NAME")
+		goals = jobGoals[:]
 	default:
-		return awaited{}, fault.New(fault.Invalid, "invalid object %q: only services and nodes can be waited for", ref).WithTry("minictl wait service/NAME")
+		return awaited{}, fault.New(fault.Invalid, "invalid object %q: only services, jobs and nodes can be waited for", ref).WithTry("minictl wait service/NAME")
 	}
 	if goal == "" {
 		goal = goals[0]
 	}
 	if goal == "complete" && kind == "service" {
 		return awaited{}, fault.New(fault.Invalid, "cannot wait until %s is complete: only jobs end, services run on", ref).
-			WithTry("minictl wait %s --for=converged", ref)
+			WithTry("minictl wait %s --for=converged, or minictl wait job/%s", ref, name)
 	}
 	if !slices.Contains(goals, goal) {
 		return awaited{}, fault.New(fault.Invalid, "invalid --for %q for %s: a %s can be waited for to be %s", goal, ref, kind, strings.Join(goals, ", ")).
@@ -67,7 +69,7 @@ func parseAwaited(ref, goal string) (awaited, error) {
 func (c *cli) waitCommand() *cobra.Command {
 	var goal string
 	f := waitFlags{}
-	cmd := c.streaming("wait [FLAGS] service/NAME|node/NAME...", "Wait until services or nodes are as expected", atLeast(1), func(ctx context.Context, args []string) error {
+	cmd := c.streaming("wait [FLAGS] service/NAME|job/NAME|node/NAME...", "Wait until services, runs of jobs or nodes are as expected", atLeast(1), func(ctx context.Context, args []string) error {
 		if err := f.check(); err != nil {
 			return err
 		}
@@ -86,13 +88,16 @@ func (c *cli) waitCommand() *cobra.Command {
 		return c.waitForAll(ctx, a, all, f)
 	})
 	set := cmd.Flags()
-	set.StringVar(&goal, "for", "", "converged, healthy or gone for services; ready, down or gone for nodes (default converged, ready)")
+	set.StringVar(&goal, "for", "", "converged, healthy or gone for services; complete, failed or gone for jobs; ready, down or gone for nodes (default converged, complete, ready)")
 	f.registerShown(cmd)
-	cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "healthy", "ready", "down", "gone"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "healthy", "complete", "failed", "ready", "down", "gone"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = c.completing(func(ctx context.Context, a *api) []string {
 		var refs []string
-		for _, name := range serviceNames(ctx, a) {
+		for _, name := range serviceNamesThat(ctx, a, func(s *pb.ServiceSpec) bool { return !spec.IsJob(s) }) {
 			refs = append(refs, "service/"+name)
+		}
+		for _, name := range jobNames(ctx, a) {
+			refs = append(refs, "job/"+name)
 		}
 		for _, name := range hostnames(ctx, a) {
 			refs = append(refs, "node/"+name)
@@ -129,6 +134,8 @@ func (c *cli) waitFor(ctx context.Context, a *api, w awaited, timeout time.Durat
 		return a.waitForNode(ctx, w, timeout, tell)
 	case w.goal == "gone":
 		return a.waitForEnd(ctx, w, timeout, tell)
+	case w.kind == "job":
+		return c.waitForRun(ctx, a, w, timeout, tell)
 	}
 	return c.waitForService(ctx, a, w, timeout, tell)
 }
@@ -143,6 +150,9 @@ func (c *cli) waitForService(ctx context.Context, a *api, w awaited, timeout tim
 	s, err := a.control.GetService(lookup, &pb.GetRequest{Ref: w.name})
 	if err != nil {
 		return err
+	}
+	if spec.IsJob(s.GetSpec()) {
+		return fault.New(fault.Invalid, "cannot wait until %s is %s: it is a job, and ends", w, w.goal).WithTry("minictl wait job/%s", w.name)
 	}
 	nodes, err := a.nodeNames(lookup)
 	if err != nil {
@@ -316,6 +326,9 @@ func (d waitDisplay) Show(t *progress.Tracker, _ []progress.Change, now time.Tim
 	}
 	counts := t.Counts()
 	text := fmt.Sprintf("%d out of %d tasks run", counts.Good, counts.Wanted)
+	if counts.Job {
+		text = counts.Overall(true)
+	}
 	if loops := t.Loops(now); len(loops) > 0 {
 		text += "; " + print.Clean(loops[0].Told())
 	}

@@ -40,12 +40,12 @@ type Loop struct {
 // Loops returns those of a service's slots that are in a loop, in order.
 func Loops(s *pb.Service, tasks []*pb.Task, now time.Time) []Loop {
 	type place struct {
-		slot uint64
-		node string
+		slot, run uint64
+		node      string
 	}
 	slots := map[place][]*pb.Task{}
 	for _, t := range tasks {
-		p := place{slot: t.Slot}
+		p := place{slot: t.Slot, run: t.JobRun}
 		if t.Slot == 0 {
 			p.node = t.NodeId
 		}
@@ -83,14 +83,19 @@ func Find(s *pb.Service, slot []*pb.Task, now time.Time) (Loop, bool) {
 
 // GivenUp tells that no restarts are left.
 func (l Loop) GivenUp() bool {
-	done := l.policy.GetCondition() == pb.RestartPolicy_CONDITION_ON_FAILURE && l.Last.GetStatus().GetState() == pb.TaskState_TASK_STATE_COMPLETE
-	return l.Newest == l.Last && l.Last.DesiredState == pb.TaskState_TASK_STATE_SHUTDOWN && !done &&
+	return l.Newest == l.Last && l.Last.DesiredState == pb.TaskState_TASK_STATE_SHUTDOWN && !l.done() &&
 		l.policy.GetMaxAttempts() > 0 && l.Last.RestartCount >= l.policy.GetMaxAttempts()
+}
+
+// done tells that the slot has come to its good end, be it after failures.
+func (l Loop) done() bool {
+	return l.Newest == l.Last && l.policy.GetCondition() == pb.RestartPolicy_CONDITION_ON_FAILURE &&
+		l.Last.GetStatus().GetState() == pb.TaskState_TASK_STATE_COMPLETE
 }
 
 // spins tells whether short lives come one after the other.
 func (l Loop) spins(now time.Time) bool {
-	if l.Restarts() < few || l.Newest.DesiredState > pb.TaskState_TASK_STATE_RUNNING {
+	if l.Restarts() < few || l.Newest.DesiredState > pb.TaskState_TASK_STATE_RUNNING || l.done() {
 		return false
 	}
 	if l.Newest.RunningAt == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
@@ -23,6 +24,8 @@ type Column[T any] struct {
 	Header string
 	// Wide columns show in wide tables only.
 	Wide bool
+	// Optional columns are left out of tables in which they would be empty.
+	Optional bool
 	// Costly fields are asked for only where they are shown: templates have to
 	// name them.
 	Costly bool
@@ -72,7 +75,7 @@ func (l List[T]) writeObjects(w io.Writer, kind Kind, items []T) error {
 func (l List[T]) writeTable(w io.Writer, f Format, items []T, headers bool) error {
 	var columns []Column[T]
 	for _, c := range l.Columns {
-		if c.Header != "" && (!c.Wide || f.Kind == Wide) {
+		if c.Header != "" && (!c.Wide || f.Kind == Wide) && (!c.Optional || c.hasValue(items)) {
 			columns = append(columns, c)
 		}
 	}
@@ -88,6 +91,10 @@ func (l List[T]) writeTable(w io.Writer, f Format, items []T, headers bool) erro
 		}
 	}
 	return tab.Flush()
+}
+
+func (c Column[T]) hasValue(items []T) bool {
+	return slices.ContainsFunc(items, func(item T) bool { return c.Value(item, false) != "" })
 }
 
 func newTabWriter(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 10, 1, 3, ' ', 0) }

@@ -11,17 +11,17 @@ import (
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// place is a slot, or a global service's node.
+// place is a slot, or a global service's node; of jobs, in one run.
 type place struct {
-	slot uint64
-	node string
+	slot, run uint64
+	node      string
 }
 
 func placeOf(t *pb.Task) place {
 	if t.Slot == 0 {
-		return place{node: t.NodeId}
+		return place{run: t.JobRun, node: t.NodeId}
 	}
-	return place{slot: t.Slot}
+	return place{slot: t.Slot, run: t.JobRun}
 }
 
 // Loop is a slot whose tasks end again and again, or are not restarted any
@@ -45,7 +45,7 @@ func (l *Loop) Told() string { return l.Name + " " + l.text }
 func (t *Tracker) Loops(now time.Time) []*Loop {
 	var loops []*Loop
 	for p, l := range t.loops {
-		if found, ok := t.findLoop(p, now); ok {
+		if found, ok := t.findLoop(p, now); ok && t.job.has(found.Newest) {
 			l.Loop = found
 			loops = append(loops, l)
 		}

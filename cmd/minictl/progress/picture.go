@@ -22,8 +22,10 @@ var steps = [...]pb.TaskState{
 
 // Counts is how far a service is.
 type Counts struct {
-	// Good slots run the present version.
+	// Good slots run the present version or, of a job's run, have completed.
 	Good, Wanted int
+	// Job tells that a run is counted.
+	Job bool
 	// Others counts the remaining slots by state.
 	Others map[string]int
 }
@@ -32,6 +34,9 @@ type Counts struct {
 func (t *Tracker) Counts() Counts {
 	c := Counts{Others: map[string]int{}}
 	slots := t.slots()
+	if t.job != nil {
+		return t.job.counts(slots)
+	}
 	for _, slot := range slots {
 		task := slot.current
 		switch {
@@ -50,10 +55,14 @@ func (t *Tracker) Counts() Counts {
 	return c
 }
 
-// Overall is the line that sums up: "overall progress: 2 out of 3 tasks".
+// Overall is the line that sums up: "overall progress: 2 out of 3 tasks". Of
+// jobs it always has the details, for tasks that go on are not yet good ones.
 func (c Counts) Overall(detailed bool) string {
 	line := fmt.Sprintf("overall progress: %d out of %d tasks", c.Good, c.Wanted)
-	if !detailed || len(c.Others) == 0 {
+	if c.Job {
+		line = fmt.Sprintf("job progress: %d out of %d complete", c.Good, c.Wanted)
+	}
+	if !detailed && !c.Job || len(c.Others) == 0 {
 		return line
 	}
 	var parts []string
@@ -70,6 +79,9 @@ func (t *Tracker) Picture(now time.Time, width int) []string {
 	slots, counts := t.slots(), t.Counts()
 	many := len(slots) > maxLines
 	lines := []string{counts.Overall(many)}
+	if t.job != nil {
+		lines = append(lines, t.job.head(now))
+	}
 	if t.undone() {
 		lines = append(lines, "rolling back: "+t.rollbackReason())
 	}

@@ -33,12 +33,18 @@ const (
 	RolledBack
 	// Gone: the service was removed meanwhile.
 	Gone
+	// Completed: the job's run has come to its good end.
+	Completed
+	// RunFailed: it has come to another end.
+	RunFailed
 )
 
 // Tracker holds what is known of one service and its tasks.
 type Tracker struct {
 	service  *pb.Service
 	baseline *pb.UpdateStatus
+	// job is set when the run of a job is waited for.
+	job *jobWait
 	// first is the version that was waited for at the beginning.
 	first  uint64
 	nodes  map[string]string
@@ -88,6 +94,7 @@ func (t *Tracker) Apply(ev *pb.WatchEvent, now time.Time) []Change {
 		}
 		t.gone = ev.Action == pb.WatchEvent_ACTION_DELETE || o.Service.Removing
 		t.service = o.Service
+		t.job.see(o.Service)
 		changes = append(changes, t.tellRollback(now)...)
 	case *pb.Object_Task:
 		changes = t.applyTask(ev.Action, o.Task, now)
@@ -124,7 +131,7 @@ func (t *Tracker) applyTask(action pb.WatchEvent_Action, task *pb.Task, now time
 	if failed(task) {
 		t.settledSince = time.Time{} // its replacement may run before anybody looks
 	}
-	if !t.synced {
+	if !t.synced || !t.job.has(task) {
 		if !live(task) {
 			t.told[task.Id] = describe(task)
 		}
@@ -166,6 +173,8 @@ func (t *Tracker) tell(task *pb.Task, now time.Time) []Change {
 func (t *Tracker) Verdict(now time.Time) (Outcome, time.Duration) {
 	status := t.service.GetUpdateStatus()
 	switch {
+	case t.job != nil:
+		return t.job.verdict(t.gone), 0
 	case t.gone:
 		return Gone, 0
 	case t.undone() && status.State == pb.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
@@ -213,10 +222,14 @@ func (t *Tracker) settled() bool {
 	return alive > 0
 }
 
-// wanted is the replica count; a global service's is not known to clients.
+// wanted is the replica count; that of a service on all nodes is not known to
+// clients.
 func (t *Tracker) wanted() (int, bool) {
-	if r, ok := t.service.GetSpec().GetMode().(*pb.ServiceSpec_Replicated); ok {
-		return int(r.Replicated.Replicas), true
+	switch m := t.service.GetSpec().GetMode().(type) {
+	case *pb.ServiceSpec_Replicated:
+		return int(m.Replicated.Replicas), true
+	case *pb.ServiceSpec_ReplicatedJob:
+		return int(m.ReplicatedJob.Completions), true
 	}
 	return 0, false
 }
@@ -264,7 +277,7 @@ func (t *Tracker) Failed() *pb.Task {
 	}
 	var last *pb.Task
 	for _, task := range t.tasks {
-		if failed(task) && task.SpecVersion == version &&
+		if failed(task) && (task.SpecVersion == version || t.job != nil) && t.job.has(task) &&
 			(last == nil || last.Status.GetAt().AsTime().Before(task.Status.GetAt().AsTime())) {
 			last = task
 		}
@@ -290,6 +303,9 @@ func (t *Tracker) slots() []slot {
 	}
 	best := map[key]*pb.Task{}
 	for _, task := range t.tasks {
+		if !t.job.has(task) {
+			continue
+		}
 		k := key{slot: task.Slot}
 		if task.Slot == 0 {
 			k.node = task.NodeId

@@ -174,16 +174,14 @@ func (f *Flags) settleJob(s *pb.ServiceSpec, isNew bool) error {
 	return nil
 }
 
-// SetPaused stops a job's schedule from starting runs, or lets it go on. It
-// tells whether that changed anything.
-func SetPaused(s *pb.ServiceSpec, paused bool) (changed bool, err error) {
+// SetPaused stops a job's schedule from starting runs, or lets it go on.
+func SetPaused(s *pb.ServiceSpec, paused bool) error {
 	schedule := s.GetJob().GetSchedule()
 	if schedule == nil {
-		return false, errors.New("it has no schedule, and only scheduled jobs can be paused and resumed")
+		return errors.New("it has no schedule, and only scheduled jobs can be paused and resumed")
 	}
-	changed = schedule.Paused != paused
 	schedule.Paused = paused
-	return changed, nil
+	return nil
 }
 
 func replicas(s *pb.ServiceSpec, v string) error {

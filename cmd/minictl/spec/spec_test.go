@@ -191,7 +191,7 @@ func TestBadValues(t *testing.T) {
 		{"--label", "=x"}, {"--env", "=x"}, {"--env-file", "nosuch"}, {"--entrypoint", `"open`}, {"--tty=perhaps"},
 		{"--stop-grace-period", "-1s"}, {"--stop-grace-period", "5"}, {"--limit-cpu", "1e3"}, {"--limit-cpu", "0.0000000001"}, {"--limit-cpu", "-1"}, {"--limit-cpu", "1/2"},
 		{"--limit-memory", "-1"}, {"--limit-memory", "lots"}, {"--limit-pids", "-1"}, {"--replicas", "-1"}, {"--replicas", "many"}, {"--mode", "global", "--replicas", "2"},
-		{"--mode", "replicated-job"}, {"--mode", "x"}, {"--restart-condition", "always"}, {"--restart-max-attempts", "x"}, {"--update-order", "x"}, {"--rollback-failure-action", "rollback"},
+		{"--mode", "x"}, {"--restart-condition", "always"}, {"--restart-max-attempts", "x"}, {"--update-order", "x"}, {"--rollback-failure-action", "rollback"},
 		{"--update-max-failure-ratio", "1.5"}, {"--update-max-failure-ratio", "NaN"}, {"--log-driver", "syslog"}, {"--log-opt", "max-file=0"}, {"--log-opt", "tag=x"}, {"--placement-pref", "node.labels.x"}, {"--constraint", ""},
 		{"--cap-add", ""}, {"--mount", "target=x"}, {"--mount", "type=bind,target=/x"}, {"--mount", "type=bind,source=rel,target=/x"}, {"--mount", "type=tmpfs,source=x,target=/x"}, {"--mount", "source=/x,target=/x"},
 		{"--mount", "type=npipe,target=/x"}, {"--mount", "target=/x,tmpfs-size=1m"}, {"--mount", "type=bind,source=/a,target=/b,volume-nocopy"}, {"--mount", "target=/a,bind-propagation=shared"}, {"--mount", "target=/x,volume-driver=y"}, {"--mount", "target=/x,foo=y"}, {"--mount", ""}, {"--mount", "target=/x", "--mount", "target=/x/"},
