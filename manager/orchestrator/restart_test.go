@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -65,3 +66,55 @@ func TestRestartDelayGrows(t *testing.T) {
 
 // maxAge is the longest duration that the API takes.
 const maxAge = 10 * 365 * 24 * time.Hour
+
+// TestRestartsAgainstModel ends the tasks of a slot after lives of any length
+// and compares when the next ones start with the rules as a user would say them.
+func TestRestartsAgainstModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		condition := rapid.SampledFrom([]string{"ANY", "ON_FAILURE", "NONE"}).Draw(rt, "condition")
+		delay := time.Duration(rapid.IntRange(1, 8).Draw(rt, "delay")) * time.Second
+		longest := delay * time.Duration(rapid.IntRange(1, 20).Draw(rt, "growth"))
+		grows := rapid.Bool().Draw(rt, "grows")
+		attempts := rapid.IntRange(0, 4).Draw(rt, "attempts")
+
+		e := newEnv(t)
+		e.addNode("n1")
+		options := []string{"restart=" + condition, "restart-delay=" + delay.String(), fmt.Sprintf("attempts=%d", attempts)}
+		if grows {
+			options = append(options, "max-delay="+longest.String())
+		}
+		e.setService("web", options...)
+		e.settle()
+
+		wait, restarts := delay, 0
+		for range rapid.IntRange(1, 8).Draw(rt, "lives") {
+			life := time.Duration(rapid.IntRange(0, 200).Draw(rt, "seconds")) * time.Second
+			end := rapid.SampledFrom([]string{"failed", "complete"}).Draw(rt, "end")
+			e.advance(life)
+			e.end("web.1", end)
+			if grows && life >= max(2*longest, 20*time.Second) {
+				wait = delay
+			}
+			over := condition == "NONE" || condition == "ON_FAILURE" && end == "complete" || attempts > 0 && restarts == attempts
+			e.advance(wait - time.Nanosecond)
+			if n := len(e.running()); n != 0 {
+				rt.Fatalf("a task runs before %v have passed\n%s", wait, e.trace.String())
+			}
+			e.advance(time.Nanosecond)
+			if n := len(e.running()); (n == 0) != over {
+				rt.Fatalf("%d tasks run %v after restart %d\n%s", n, wait, restarts, e.trace.String())
+			}
+			if over {
+				e.advance(time.Hour)
+				if n := len(e.running()); n != 0 {
+					rt.Fatalf("a slot that is over came back\n%s", e.trace.String())
+				}
+				return
+			}
+			restarts++
+			if grows {
+				wait = min(2*wait, longest)
+			}
+		}
+	})
+}
