@@ -79,6 +79,7 @@ func policyTable() map[string]rule {
 		pb.Control_PruneNetworks_FullMethodName:   control,
 		pb.Control_CheckNetwork_FullMethodName:    control,
 		pb.Control_Watch_FullMethodName:           control,
+		pb.Control_Events_FullMethodName:          control,
 		pb.Control_Logs_FullMethodName:            control,
 		pb.Control_Exec_FullMethodName:            control,
 		pb.Control_Usage_FullMethodName:           control,
