@@ -8,6 +8,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/minid/minid/network/netns"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -66,7 +67,7 @@ func hostRoutes() ([]string, error) {
 }
 
 func ownLinks() (map[int]bool, error) {
-	links, err := netlink.LinkList()
+	links, err := netns.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -79,7 +80,7 @@ func ownLinks() (map[int]bool, error) {
 
 // mtuOf is the MTU of the link that has an address, 0 when none has it.
 func mtuOf(addr netip.Addr) (uint32, error) {
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return 0, fmt.Errorf("list the host's addresses: %w", err)
 	}

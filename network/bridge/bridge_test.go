@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	rtnl "github.com/vishvananda/netlink"
 	"pgregory.net/rapid"
 
 	"github.com/minid/minid/fault"
@@ -238,7 +240,10 @@ func TestRepair(t *testing.T) {
 		"bridge":        func() error { return deleteLink(LinkName) },
 		"way out":       func() error { return setDown(LinkName) },
 		"cable's state": func() error { return setDown(hostLink("one")) },
-		"gateway":       func() error { return exec.Command("ip", "addr", "flush", "dev", LinkName).Run() },
+		"hardware address": func() error {
+			return exec.Command("ip", "link", "set", LinkName, "address", "02:00:00:00:00:01").Run()
+		},
+		"gateway": func() error { return exec.Command("ip", "addr", "flush", "dev", LinkName).Run() },
 	} {
 		if err := damage(); err != nil {
 			t.Fatal(name, err)
@@ -250,6 +255,39 @@ func TestRepair(t *testing.T) {
 			t.Errorf("repair %s: %v", name, err)
 		}
 		b.mustBeListed(t)
+	}
+}
+
+// TestGatewayStays: tasks that come and go change nothing about the gateway that
+// the others have in their caches.
+func TestGatewayStays(t *testing.T) {
+	b := openBridge(t)
+	want := mac(b.Wanted().Gateway().Addr()).String()
+	var cables []string
+	see := func(when string) {
+		t.Helper()
+		link, err := rtnl.LinkByName(LinkName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := link.Attrs().HardwareAddr.String(); got != want {
+			t.Errorf("%s the gateway is %s, was %s", when, got, want)
+		}
+	}
+	see("without tasks")
+	for i := range 4 {
+		id := fmt.Sprint("task", i)
+		if _, _, err := b.Attach(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		cables = append(cables, hostLink(id))
+		see("with " + id)
+	}
+	for _, cable := range cables {
+		if err := deleteLink(cable); err != nil {
+			t.Fatal(err)
+		}
+		see("without " + cable)
 	}
 }
 

@@ -36,11 +36,11 @@ func dumpLinks(w Wanted) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find %s: %w", LinkName, err)
 	}
-	addrs, err := rtnl.AddrList(bridge, rtnl.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]rtnl.Addr, error) { return rtnl.AddrList(bridge, rtnl.FAMILY_V4) })
 	if err != nil {
 		return "", fmt.Errorf("list addresses of %s: %w", LinkName, err)
 	}
-	all, err := rtnl.LinkList()
+	all, err := netns.Whole(rtnl.LinkList)
 	if err != nil {
 		return "", fmt.Errorf("list links: %w", err)
 	}
@@ -89,7 +89,7 @@ func (t Endpoint) found() string {
 	if err != nil {
 		return text + " (" + err.Error() + ")"
 	}
-	addrs, err := h.AddrList(link, rtnl.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]rtnl.Addr, error) { return h.AddrList(link, rtnl.FAMILY_V4) })
 	for _, a := range addrs {
 		text += " " + a.IP.String()
 	}

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -97,7 +98,9 @@ func (k *Kernel) base(w Wanted) error {
 func ensureBridge(w Wanted) (rtnl.Link, error) {
 	link, err := rtnl.LinkByName(LinkName)
 	if errors.As(err, &rtnl.LinkNotFoundError{}) {
-		err = rtnl.LinkAdd(&rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Name: LinkName, Flags: net.FlagUp}})
+		err = rtnl.LinkAdd(&rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{
+			Name: LinkName, Flags: net.FlagUp, HardwareAddr: mac(w.Gateway().Addr()),
+		}})
 		if err == nil {
 			link, err = rtnl.LinkByName(LinkName)
 		}
@@ -105,9 +108,17 @@ func ensureBridge(w Wanted) (rtnl.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make bridge %s: %w", LinkName, err)
 	}
-	addrs, err := rtnl.AddrList(link, rtnl.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]rtnl.Addr, error) { return rtnl.AddrList(link, rtnl.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses of %s: %w", LinkName, err)
+	}
+	// A bridge that was given none takes the lowest hardware address of its cables:
+	// it would change when that cable goes, and tasks would send into the void until
+	// they ask for it again.
+	if hw := mac(w.Gateway().Addr()); !bytes.Equal(link.Attrs().HardwareAddr, hw) {
+		if err := rtnl.LinkSetHardwareAddr(link, hw); err != nil {
+			return nil, fmt.Errorf("give %s its hardware address: %w", LinkName, err)
+		}
 	}
 	gateway := w.Gateway().String()
 	have := false
@@ -147,7 +158,7 @@ func setSysctl(name, value string) error {
 // pluggedTasks finds the wanted tasks that have their cable, and cuts the
 // cables of others.
 func pluggedTasks(w Wanted, bridge int) (map[string]Endpoint, error) {
-	links, err := rtnl.LinkList()
+	links, err := netns.Whole(rtnl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -183,7 +194,7 @@ func inNamespace(t Endpoint) bool {
 	if err != nil {
 		return false
 	}
-	addrs, err := h.AddrList(link, rtnl.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]rtnl.Addr, error) { return h.AddrList(link, rtnl.FAMILY_V4) })
 	return err == nil && len(addrs) == 1 && addrs[0].IP.String() == t.Address.String()
 }
 
@@ -289,7 +300,7 @@ func deleteLink(name string) error {
 }
 
 func linkNames() (map[string]bool, error) {
-	links, err := rtnl.LinkList()
+	links, err := netns.Whole(rtnl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -484,7 +495,7 @@ func (k *Kernel) insideIntact(c *nftables.Conn) bool {
 }
 
 func (k *Kernel) linksIntact() (bool, error) {
-	links, err := rtnl.LinkList()
+	links, err := netns.Whole(rtnl.LinkList)
 	if err != nil {
 		return false, fmt.Errorf("list links: %w", err)
 	}
@@ -492,6 +503,9 @@ func (k *Kernel) linksIntact() (bool, error) {
 	for _, l := range links {
 		if a := l.Attrs(); a.Index == k.bridge || a.MasterIndex == k.bridge {
 			up[a.Name] = a.Flags&net.FlagUp != 0
+		}
+		if a := l.Attrs(); a.Index == k.bridge && !bytes.Equal(a.HardwareAddr, mac(Wanted{Pool: k.pool}.Gateway().Addr())) {
+			return false, nil
 		}
 	}
 	if !up[LinkName] {
@@ -508,7 +522,7 @@ func (k *Kernel) linksIntact() (bool, error) {
 // hasAddress reports whether the bridge is the tasks' gateway.
 func (k *Kernel) hasAddress() (bool, error) {
 	bridge := &rtnl.Bridge{LinkAttrs: rtnl.LinkAttrs{Index: k.bridge}}
-	addrs, err := rtnl.AddrList(bridge, rtnl.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]rtnl.Addr, error) { return rtnl.AddrList(bridge, rtnl.FAMILY_V4) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses of %s: %w", LinkName, err)
 	}

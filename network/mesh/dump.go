@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/network/netns"
 	"github.com/minid/minid/network/nft"
 )
 
@@ -74,7 +75,7 @@ func dumpLinks(w Wanted) (string, error) {
 }
 
 func dumpLink(b *strings.Builder, link netlink.Link) error {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", LinkName, err)
 	}

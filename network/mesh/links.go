@@ -13,6 +13,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/minid/minid/network/netns"
 )
 
 // mender compares what is there with what should be, and mends it if it may.
@@ -115,7 +117,7 @@ func replaceLink(old netlink.Link, w Wanted) error {
 }
 
 func (d *mender) address(link netlink.Link, w Wanted) error {
-	list, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	list, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", LinkName, err)
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/minid/minid/network/netns"
 )
 
 const loopbackIndex = 1 // of lo, in every namespace
@@ -155,7 +157,7 @@ func removeLinks() error {
 // localAddrs are the node's own addresses, but for those that lead to this node
 // by the mesh, which are not listed one by one.
 func localAddrs() (map[netip.Addr]bool, error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	list, err := netns.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

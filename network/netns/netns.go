@@ -131,3 +131,17 @@ func Handle(path string, families ...int) (*netlink.Handle, error) {
 	}
 	return h, nil
 }
+
+// wholeTries is how often a listing is begun anew, which is rarely needed twice.
+const wholeTries = 10
+
+// Whole lists what the kernel has, from the beginning again if that changed
+// meanwhile and the list may lack something.
+func Whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range wholeTries {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}

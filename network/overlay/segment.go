@@ -144,7 +144,7 @@ func (s *segment) set(host *rtnl.Handle) error {
 }
 
 func (s *segment) linksByName() (map[string]rtnl.Link, error) {
-	list, err := s.handle.LinkList()
+	list, err := netns.Whole(s.handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -286,7 +286,7 @@ func (s *segment) remove() error {
 
 // removeLinks does not wait for the kernel to end the namespace.
 func (s *segment) removeLinks(h *rtnl.Handle) error {
-	links, err := h.LinkList()
+	links, err := netns.Whole(h.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 
 	rtnl "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/minid/minid/network/netns"
 )
 
 // setLink gives the link its MTU and address and sets it up.
@@ -67,20 +69,12 @@ func (d *Device) linkIntact(link rtnl.Link, w Wanted) (bool, error) {
 	return addrs[0].IPNet.String() == own.String(), nil
 }
 
-// dumpTries is how often routes are listed when others change theirs meanwhile.
-const dumpTries = 5
-
 // routesOf lists this package's routes.
 func (d *Device) routesOf() (map[route]rtnl.Route, error) {
 	filter := &rtnl.Route{Protocol: RouteProtocol, Table: unix.RT_TABLE_MAIN}
-	var list []rtnl.Route
-	var err error
-	for range dumpTries {
-		list, err = d.host.RouteListFiltered(rtnl.FAMILY_ALL, filter, rtnl.RT_FILTER_PROTOCOL|rtnl.RT_FILTER_TABLE)
-		if !errors.Is(err, rtnl.ErrDumpInterrupted) {
-			break
-		}
-	}
+	list, err := netns.Whole(func() ([]rtnl.Route, error) {
+		return d.host.RouteListFiltered(rtnl.FAMILY_ALL, filter, rtnl.RT_FILTER_PROTOCOL|rtnl.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
