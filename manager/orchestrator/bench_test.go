@@ -38,6 +38,7 @@ func benchCluster(b *testing.B, services, replicas int) *env {
 func benchLoop(e *env) *Orchestrator {
 	o := New(Config{State: e.state, NewID: e.newID, Logger: slog.New(slog.DiscardHandler)})
 	o.services, o.dirty, o.global = map[string]*tracked{}, map[string]*tracked{}, map[string]*tracked{}
+	o.balancing = map[string]*tracked{}
 	for s := range e.state.View().Services() {
 		o.track(s.Id)
 	}

@@ -41,6 +41,7 @@ type Orchestrator struct {
 	dirty    map[string]*tracked
 	global   map[string]*tracked
 	timers   alarms[string]
+	joins
 }
 
 // tracked is a service, and where its working set may be behind the store.
@@ -86,8 +87,12 @@ func (o *Orchestrator) Run(ctx context.Context) error {
 // session starts with everything dirty.
 func (o *Orchestrator) session(ctx context.Context, view store.View, changes <-chan []store.Change) error {
 	o.services, o.dirty, o.global, o.timers = map[string]*tracked{}, map[string]*tracked{}, map[string]*tracked{}, nil
+	o.joins = joins{balancing: map[string]*tracked{}}
 	for s := range view.Services() {
 		o.track(s.Id)
+	}
+	for n := range view.Nodes() {
+		o.noteJoin(n)
 	}
 	for {
 		o.reconcile(ctx)
@@ -169,6 +174,7 @@ func (o *Orchestrator) noteNode(c store.Change) {
 	for id := range o.global {
 		o.track(id).places[place{node: c.ID}] = true
 	}
+	o.noteSpread(after)
 }
 
 // reconcile brings every dirty or due service forward.
@@ -180,11 +186,13 @@ func (o *Orchestrator) reconcile(ctx context.Context) {
 		}
 	}
 	view := o.cfg.State.View()
+	o.welcome(view)
 	var work proposals
 	for _, id := range slices.Sorted(maps.Keys(o.dirty)) {
 		o.reconcileOne(o.dirty[id], view, now, &work)
 	}
 	clear(o.dirty)
+	o.fresh = false
 	work.carryOut(ctx, o.cfg.Propose, o.cfg.Logger)
 }
 
@@ -193,12 +201,14 @@ func (o *Orchestrator) reconcileOne(t *tracked, view store.View, now time.Time, 
 	if service == nil {
 		delete(o.services, t.id)
 		delete(o.global, t.id)
+		delete(o.balancing, t.id)
 		return
 	}
 	t.refresh(service, view, &o.cfg)
 	if store.PerNode(service.Spec) {
 		o.global[t.id] = t
 	}
+	o.tellJoin(t, service)
 	plan := t.set.reconcile(now)
 	next := plan.Next
 	if !plan.Empty() {

@@ -54,6 +54,8 @@ type Input struct {
 	Nodes Nodes
 	// Fits is the scheduler's answer when nil.
 	Fits Fits
+	// Join is the last one, where services are rebalanced when nodes join.
+	Join Join
 	// NewID names new tasks.
 	NewID func() string
 }
@@ -65,8 +67,10 @@ type Plan struct {
 	Update *pb.UpdateStatus
 	// Rollback ends a failed update; nil is none. Should it be refused, Update holds.
 	Rollback *pb.RollbackService
-	Desired  []*pb.TaskDesired
-	Create   []*pb.Task
+	// Rebalance is the new progress of the rebalancing; nil leaves it as it is.
+	Rebalance *pb.Rebalance
+	Desired   []*pb.TaskDesired
+	Create    []*pb.Task
 	// Job is the new status of a job's runs; nil leaves it as it is.
 	Job *pb.SetJobStatus
 	// Remove ends a job whose time to live has passed.
@@ -77,7 +81,7 @@ type Plan struct {
 
 // Empty tells whether there is nothing to change now.
 func (p Plan) Empty() bool {
-	return p.Update == nil && p.Rollback == nil && p.Job == nil && p.Remove == nil &&
+	return p.Update == nil && p.Rollback == nil && p.Rebalance == nil && p.Job == nil && p.Remove == nil &&
 		len(p.Desired) == 0 && len(p.Create) == 0
 }
 
@@ -86,5 +90,8 @@ func Reconcile(in Input, now time.Time) Plan {
 	s := newWorkingSet(in.Service.GetSpec(), in.Fits, in.NewID)
 	s.turnTo(in.Service, in.Nodes)
 	s.load(in.Tasks)
+	if s, ok := s.(*set); ok {
+		s.balance.join = in.Join
+	}
 	return s.reconcile(now)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"pgregory.net/rapid"
 
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -21,7 +22,7 @@ var nodeNames = []string{"n1", "n2", "n3"}
 // disturb does one thing that users, nodes or containers may do.
 func (e *env) disturb(rt *rapid.T) {
 	node := rapid.SampledFrom(nodeNames).Draw(rt, "node")
-	switch rapid.IntRange(0, 10).Draw(rt, "what") {
+	switch rapid.IntRange(0, 12).Draw(rt, "what") {
 	case 0:
 		state := rapid.SampledFrom([]pb.NodeState{1, 2, 3, 3}).Draw(rt, "state")
 		e.setNode(node, state)
@@ -54,6 +55,14 @@ func (e *env) disturb(rt *rapid.T) {
 		e.forget()
 	case 9:
 		e.rollback(rapid.Uint64Range(0, 3).Draw(rt, "to"))
+	case 11:
+		e.changeNode(node, func(s *pb.NodeSpec) {
+			s.DrainDeadline = durationpb.New(time.Duration(rapid.IntRange(0, 9).Draw(rt, "deadline")) * time.Second)
+		})
+	case 12:
+		if s := e.service("web"); s.Spec.GetReplicated() != nil && !store.Rebalancing(s) {
+			e.rebalance("web")
+		}
 	case 10:
 		e.setService("web", "monitor="+rapid.SampledFrom([]string{"1s", "3s"}).Draw(rt, "monitor"))
 	}
@@ -177,7 +186,8 @@ func (e *env) checkAtRest(rt *rapid.T) {
 	e.checkPace(rt, s, slots)
 }
 
-// checkPace: never more slots under way than parallelism allows.
+// checkPace: never more slots under way than parallelism allows, but for those
+// that a drain moves.
 func (e *env) checkPace(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) {
 	limit := store.Rollout(s).Parallelism
 	if !rolls(s.GetUpdateStatus()) || limit == 0 {
@@ -187,7 +197,7 @@ func (e *env) checkPace(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) 
 	for _, tasks := range slots {
 		hasOld, hasNew := false, false
 		for _, t := range tasks {
-			hasOld = hasOld || live(t) && t.SpecVersion != s.SpecVersion
+			hasOld = hasOld || live(t) && t.SpecVersion != s.SpecVersion && !store.Draining(e.state.View().Node(t.NodeId))
 			hasNew = hasNew || live(t) && t.SpecVersion == s.SpecVersion && t.RestartCount == 0
 		}
 		if hasOld && hasNew {
@@ -210,6 +220,7 @@ func TestIncrementalAgrees(t *testing.T) {
 		tr := &tracked{id: s.Id, places: map[place]bool{}}
 		o := New(Config{State: e.state, NewID: func() string { return "new" }})
 		o.services, o.dirty, o.global = map[string]*tracked{s.Id: tr}, map[string]*tracked{}, map[string]*tracked{}
+		o.balancing = map[string]*tracked{s.Id: tr}
 		if s.Spec.GetGlobal() != nil {
 			o.global[s.Id] = tr
 		}

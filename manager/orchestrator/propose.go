@@ -54,6 +54,10 @@ func (p Plan) commands(service string) (cmds []*pb.Command) {
 	if p.Rollback != nil {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_RollbackService{RollbackService: p.Rollback}})
 	}
+	if p.Rebalance != nil {
+		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetRebalance{
+			SetRebalance: &pb.SetRebalance{Id: service, Rebalance: p.Rebalance}}})
+	}
 	if p.Job != nil {
 		cmds = append(cmds, &pb.Command{Kind: &pb.Command_SetJobStatus{SetJobStatus: p.Job}})
 	}

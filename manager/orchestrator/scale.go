@@ -38,8 +38,9 @@ func (s *set) scaleIn() {
 }
 
 // leastMissed sorts the slots: those that do not run, the least advanced
-// first; then those on the node that has most, whose number goes down as they
-// are taken; high numbers before low ones. As in Swarm.
+// first; then those that would have to move; then those on the node that has
+// most, whose number goes down as they are taken; high numbers before low ones.
+// As in Swarm, where nothing moves.
 func (s *set) leastMissed() []*slot {
 	slots := make([]*slot, 0, s.present)
 	for _, sl := range s.slots {
@@ -59,6 +60,7 @@ func (s *set) leastMissed() []*slot {
 	slices.SortFunc(slots, func(a, b *slot) int {
 		return cmp.Or(
 			cmp.Compare(a.progress(), b.progress()),
+			-compareBools(a.moving, b.moving),
 			-cmp.Compare(rank[a], rank[b]),
 			-cmp.Compare(a.slot, b.slot),
 		)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // place is what a task is for: a slot of a replicated service, or a node for
@@ -50,6 +51,8 @@ type set struct {
 	// Of the slots that the rollout concerns, those that hold a place of its
 	// parallelism, and those whose trial is undecided.
 	concerned, held, pending int
+	moves
+	balance balance
 
 	// Of the reconcile that runs.
 	status *pb.UpdateStatus
@@ -63,6 +66,7 @@ func newSet(fits Fits, newID func() string) *set {
 		slots:  map[place]*slot{}, dirty: map[place]bool{},
 		stale: map[place]*slot{}, untouched: map[place]*slot{},
 		trials: map[place]*slot{}, inAir: map[place]*slot{}, failed: map[place]*slot{},
+		moves: moves{ready: map[place]*slot{}},
 	}
 }
 
@@ -74,7 +78,7 @@ func (s *set) turnTo(service *pb.Service, nodes Nodes) {
 	if old == service || sameRules(old, service) {
 		return
 	}
-	s.spec = service.GetSpec().GetTask()
+	s.spec, s.balance.stale = service.GetSpec().GetTask(), true
 	s.alike, s.fitting = map[uint64]bool{}, map[fitsOn]fitAnswer{}
 	for _, v := range service.GetVersions() {
 		s.alike[v.Version] = !templateDiffers(v.Spec, s.spec)
@@ -90,7 +94,8 @@ func (s *set) turnTo(service *pb.Service, nodes Nodes) {
 // sameRules tells whether two forms of a service ask the same of every slot.
 func sameRules(a, b *pb.Service) bool {
 	ua, ub := a.GetUpdateStatus(), b.GetUpdateStatus()
-	return a != nil && a.Spec == b.Spec && a.SpecVersion == b.SpecVersion && a.Removing == b.Removing &&
+	return a != nil && store.Rebalancing(a) == store.Rebalancing(b) &&
+		a.GetRebalance().GetAskedAt().AsTime().Equal(b.GetRebalance().GetAskedAt().AsTime()) && a.Spec == b.Spec && a.SpecVersion == b.SpecVersion && a.Removing == b.Removing &&
 		ua.GetState() == ub.GetState() && ua.GetToVersion() == ub.GetToVersion() &&
 		ua.GetStartedAt().AsTime().Equal(ub.GetStartedAt().AsTime())
 }
@@ -159,13 +164,15 @@ func (s *set) reconcile(now time.Time) Plan {
 	}
 	s.scaleIn()
 	s.roll()
-	if s.paused() && s.status != s.service.GetUpdateStatus() {
+	s.rebalance()
+	if s.paused() && s.status != s.service.GetUpdateStatus() || store.Rebalancing(s.service) && !s.rebalancing() {
 		// What has not started must not, wherever it is.
 		slots = slices.SortedFunc(maps.Values(s.slots), func(a, b *slot) int { return comparePlaces(a.place, b.place) })
 	}
 	for _, sl := range slots {
 		s.tend(sl)
 	}
+	s.relieve()
 	s.scaleOut()
 	for _, sl := range s.acted {
 		sl.busy = false
@@ -175,6 +182,9 @@ func (s *set) reconcile(now time.Time) Plan {
 		return sl == nil || !sl.wake.Equal(a.at)
 	})
 	s.plan.Next = earliest(s.alarms.next(), s.rollAt)
+	if s.rebalancing() {
+		s.plan.Next = earliest(s.plan.Next, s.balance.again)
+	}
 	return s.plan
 }
 
@@ -211,6 +221,7 @@ func (s *set) claim(sl *slot) {
 // remove gives up a slot with all its history.
 func (s *set) remove(sl *slot) {
 	s.claim(sl)
+	s.retire(sl)
 	for _, t := range sl.tasks {
 		s.desire(t, pb.TaskState_TASK_STATE_REMOVE)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // slot holds one slot's tasks and what follows from them.
@@ -18,6 +19,9 @@ type slot struct {
 	leaving  []*pb.Task // live ones that their node may not keep
 	occupied bool       // counts as a replica
 	stale    bool       // has work for the rolling update
+	serving  bool       // has a task that serves
+	moving   bool       // has one on a node that drains
+	spot     spot       // while the service is rebalanced
 	trial
 
 	wake time.Time // when to look again
@@ -42,6 +46,7 @@ func (s *set) look(sl *slot) {
 		}
 	}
 	slices.SortFunc(sl.live, s.compareWorth)
+	s.stand(sl)
 	sl.trial = s.try(sl)
 	sl.stale = s.isStale(sl)
 	s.count(sl)
@@ -51,6 +56,8 @@ func (s *set) discount(sl *slot) {
 	if sl.occupied {
 		s.present--
 	}
+	s.retire(sl)
+	delete(s.ready, sl.place)
 	if sl.concerned() {
 		s.concerned--
 	}
@@ -70,6 +77,9 @@ func (s *set) discount(sl *slot) {
 func (s *set) count(sl *slot) {
 	if sl.occupied {
 		s.present++
+	}
+	if sl.serving {
+		s.serving++
 	}
 	if sl.stale {
 		s.stale[sl.place] = sl
@@ -126,8 +136,9 @@ func (s *set) vacant(sl *slot, but *pb.Task) bool {
 	return true
 }
 
-// mustLeave tells whether a live task's node is lost, drained or unfit. A node
-// that has not been heard of since the election keeps its tasks.
+// mustLeave tells whether a live task's node is lost, unfit, or drained and the
+// task has nothing to wait for there. A node that has not been heard of since
+// the election keeps its tasks.
 func (s *set) mustLeave(t *pb.Task) bool {
 	if t.NodeId == "" {
 		return false
@@ -138,7 +149,7 @@ func (s *set) mustLeave(t *pb.Task) bool {
 		return true
 	case n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY:
 		return false
-	case n.GetSpec().GetAvailability() == pb.NodeAvailability_NODE_AVAILABILITY_DRAIN:
+	case store.Draining(n) && !s.mayMove(t, n):
 		return true
 	}
 	return !s.mayStay(t, n)
@@ -176,6 +187,7 @@ func (s *set) upToDate(t *pb.Task) bool {
 func (s *set) compareWorth(a, b *pb.Task) int {
 	return cmp.Or(
 		-compareBools(s.upToDate(a), s.upToDate(b)),
+		compareBools(s.moving(a), s.moving(b)),
 		-cmp.Compare(a.GetStatus().GetState(), b.GetStatus().GetState()),
 		-cmp.Compare(a.SpecVersion, b.SpecVersion),
 		compareAge(a, b),

@@ -35,6 +35,7 @@ func (s *set) tend(sl *slot) {
 	case 1:
 		s.advance(sl, sl.live[0])
 		s.retryUpdate(sl)
+		s.moveOut(sl, sl.live[0])
 	default:
 		s.handOver(sl)
 	}
@@ -151,6 +152,10 @@ func (s *set) retryUpdate(sl *slot) {
 // handOver deals with several live tasks in a slot: one takes over from
 // another, and whatever else there is came from a race and goes.
 func (s *set) handOver(sl *slot) {
+	if from, to := s.moveOf(sl); from != nil {
+		s.moveOver(sl, from, to)
+		return
+	}
 	head, old := sl.live[0], s.predecessor(sl)
 	for _, t := range sl.live[1:] {
 		if t != old {
@@ -169,6 +174,7 @@ func (s *set) handOver(sl *slot) {
 		s.desire(head, pb.TaskState_TASK_STATE_RUNNING)
 	case head.GetStatus().GetState() == pb.TaskState_TASK_STATE_READY || s.blocked(sl, head):
 		s.shut(old)
+		s.retire(sl)
 	}
 }
 

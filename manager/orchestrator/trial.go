@@ -83,7 +83,7 @@ func (s *set) judge(sl *slot, t *pb.Task, monitor time.Duration) verdict {
 			return failed
 		}
 		return good
-	case t.GetStatus().GetState() < pb.TaskState_TASK_STATE_RUNNING || len(sl.live) != 1:
+	case t.GetStatus().GetState() < pb.TaskState_TASK_STATE_RUNNING || len(sl.live) != 1 && !s.moving(t):
 		return undecided
 	}
 	if at := t.RunningAt.AsTime().Add(monitor); at.After(s.now) {
@@ -99,7 +99,7 @@ func (s *set) settledSince(sl *slot, t *trial) time.Time {
 	switch {
 	case t.verdict == failed:
 		return endOf(t.task)
-	case endedItself(t.task), running && len(sl.live) == 1 && s.vacant(sl, t.task):
+	case endedItself(t.task), running && len(sl.live) == 1 && s.vacant(sl, t.task), running && s.moving(t.task):
 		return t.task.RunningAt.AsTime()
 	}
 	return time.Time{}
