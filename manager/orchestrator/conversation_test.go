@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -23,11 +22,6 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	node n1 n2…                     new nodes
 //	node-down|up|unknown n1         what the dispatcher says of one
 //	drain|pause|activate n1         what the user says of one
-//	drain-deadline n1 5s            the same
-//	join n4                         a new node, where services are then rebalanced
-//	full|roomy n1                   takes no (takes) more tasks
-//	honest                          the real scheduler places from now on
-//	rebalance web                   spreads it anew
 //	label n1 k=v                    sets a node label
 //	remove-node n1
 //	service web replicas=3 image=…  creates or updates; see env.option
@@ -46,6 +40,8 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	history web                     prints the versions that are kept
 //	job batch                       prints the runs of a job
 //	run batch                       asks for one more
+//	late t001 complete              what a node says of a task that was given up
+//	outage 30m                      time passes and nobody does anything
 //	at 2026-03-29T01:00:00Z         goes on until then, or starts there
 //	count web                       prints how many tasks of each version run
 func TestConversations(t *testing.T) {
@@ -107,12 +103,6 @@ func (e *env) command(words []string) {
 	case "drain", "pause", "activate":
 		availability := map[string]pb.NodeAvailability{"drain": 3, "pause": 2, "activate": 1}[verb]
 		e.changeNode(args[0], func(s *pb.NodeSpec) { s.Availability = availability })
-	case "drain-deadline":
-		d, err := time.ParseDuration(args[1])
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		e.changeNode(args[0], func(s *pb.NodeSpec) { s.DrainDeadline = durationpb.New(d) })
 	case "label":
 		key, value, _ := strings.Cut(args[1], "=")
 		e.changeNode(args[0], func(s *pb.NodeSpec) { s.Labels = map[string]string{key: value} })
@@ -140,15 +130,6 @@ func (e *env) commandRest(verb string, args []string) {
 		e.behave[args[0]] = mood(args[1])
 	case "capacity":
 		fmt.Sscan(args[0], &e.capacity)
-	case "join":
-		e.addNode(args[0])
-		e.join = Join{args[0], e.now}
-	case "full", "roomy":
-		e.full[args[0]] = verb == "full"
-	case "honest":
-		e.honest = true
-	case "rebalance":
-		e.rebalance(args[0])
 	case "stubborn", "mild":
 		e.stubborn[args[0]] = verb == "stubborn"
 	case "task":
@@ -180,7 +161,7 @@ func (e *env) commandRest(verb string, args []string) {
 	case "status":
 		u := e.service(args[0]).GetUpdateStatus()
 		fmt.Fprintf(&e.trace, "%s to v%d: %s; failed %v\n", stateOf(u), u.GetToVersion(), u.GetMessage(), u.GetFailedTasks())
-	case "job", "run", "at":
+	case "job", "run", "at", "outage", "late":
 		e.jobCommand(verb, args)
 	default:
 		e.t.Fatalf("unknown command %q", verb)
@@ -210,6 +191,7 @@ func (e *env) twin(args []string) {
 	e.t.Helper()
 	s := e.service(args[0])
 	t := &pb.Task{Id: e.newID(), ServiceId: s.Id, ServiceName: s.Spec.Name, Replaces: "race"}
+	t.JobRun = s.GetJob().GetLastRun()
 	fmt.Sscan(args[1], &t.Slot)
 	fmt.Sscan(strings.TrimPrefix(args[2], "v"), &t.SpecVersion)
 	t.DesiredState = pb.TaskState(pb.TaskState_value["TASK_STATE_"+strings.ToUpper(args[3])])

@@ -74,7 +74,7 @@ func (s *jobSet) judge(r *run, record *pb.JobRun) *pb.JobRun {
 	case r.goesOn():
 	case r.open && len(r.vacant) > 0:
 		n.State, n.EndedAt, n.ResumedAt = pb.JobState_JOB_STATE_RUNNING, nil, timestamppb.New(s.now)
-		n.Message = "goes on: a node joined"
+		n.Message = "a node joined"
 	default:
 		return record
 	}

@@ -30,7 +30,7 @@ type seat struct {
 type seatCount struct {
 	counts bool // in what has to complete
 	done   bool // one has completed
-	busy   bool // one may be running
+	busy   bool // one may be running, or will at a time that is fixed
 	vacant bool // has no live task and wants one
 	spent  bool // has failed as often as it may
 }
@@ -63,7 +63,11 @@ func (s *jobSet) look(sl *seat) {
 	sl.counts = wanted || s.perNode() && (sl.done || len(sl.live) > 0)
 	idle := sl.run.open && wanted && !sl.done && len(sl.live) == 0
 	sl.spent = idle && failedItself(last) && s.usedUp(sl, last)
-	sl.vacant = idle && now && !sl.spent && s.mayFollow(sl, last)
+	if idle && !sl.spent {
+		waits := s.waits(sl, last)
+		sl.busy = sl.busy || waits
+		sl.vacant = now && !waits
+	}
 	sl.run.count(sl)
 }
 
@@ -163,14 +167,14 @@ func (s *jobSet) policy(r *run) *pb.RestartPolicy {
 	return s.specOf(r.record.GetSpecVersion()).GetRestart()
 }
 
-// mayFollow tells whether a task's successor may be made: not before the time
-// at which it should have started itself, so that the pace is the same.
-func (s *jobSet) mayFollow(sl *seat, last *pb.Task) bool {
+// waits tells whether a task that failed before it was to start, being
+// prepared, is not to be followed yet: so that the pace is the same.
+func (s *jobSet) waits(sl *seat, last *pb.Task) bool {
 	if !failedItself(last) || last.StartAfter == nil || !last.StartAfter.AsTime().After(s.now) {
-		return true
+		return false
 	}
 	s.wakeAt(sl, last.StartAfter.AsTime())
-	return false
+	return true
 }
 
 func (s *jobSet) wakeAt(sl *seat, at time.Time) {
