@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -22,6 +23,11 @@ var update = flag.Bool("update", false, "rewrite golden conversations")
 //	node n1 n2…                     new nodes
 //	node-down|up|unknown n1         what the dispatcher says of one
 //	drain|pause|activate n1         what the user says of one
+//	drain-deadline n1 5s            the same
+//	join n4                         a new node, where services are then rebalanced
+//	full|roomy n1                   takes no (takes) more tasks
+//	honest                          the real scheduler places from now on
+//	rebalance web                   spreads it anew
 //	label n1 k=v                    sets a node label
 //	remove-node n1
 //	service web replicas=3 image=…  creates or updates; see env.option
@@ -103,6 +109,12 @@ func (e *env) command(words []string) {
 	case "drain", "pause", "activate":
 		availability := map[string]pb.NodeAvailability{"drain": 3, "pause": 2, "activate": 1}[verb]
 		e.changeNode(args[0], func(s *pb.NodeSpec) { s.Availability = availability })
+	case "drain-deadline":
+		d, err := time.ParseDuration(args[1])
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		e.changeNode(args[0], func(s *pb.NodeSpec) { s.DrainDeadline = durationpb.New(d) })
 	case "label":
 		key, value, _ := strings.Cut(args[1], "=")
 		e.changeNode(args[0], func(s *pb.NodeSpec) { s.Labels = map[string]string{key: value} })
@@ -130,6 +142,15 @@ func (e *env) commandRest(verb string, args []string) {
 		e.behave[args[0]] = mood(args[1])
 	case "capacity":
 		fmt.Sscan(args[0], &e.capacity)
+	case "join":
+		e.addNode(args[0])
+		e.join = Join{args[0], e.now}
+	case "full", "roomy":
+		e.full[args[0]] = verb == "full"
+	case "honest":
+		e.honest = true
+	case "rebalance":
+		e.rebalance(args[0])
 	case "stubborn", "mild":
 		e.stubborn[args[0]] = verb == "stubborn"
 	case "task":

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/scheduler"
 	"github.com/minid/minid/store"
 )
 
@@ -38,6 +40,9 @@ type env struct {
 
 	// What the fakes are told.
 	capacity int             // tasks per node; 0 is no limit
+	full     map[string]bool // nodes that take no more tasks
+	honest   bool            // the real scheduler places
+	join     Join
 	behave   map[string]mood // by image
 	stubborn map[string]bool // nodes whose tasks do not stop
 }
@@ -57,7 +62,7 @@ func newEnv(t testing.TB) *env {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	return &env{
 		t: t, state: store.New(), start: start, now: start,
-		next: map[string]time.Time{}, lost: map[string]bool{}, startsFirst: map[string]bool{}, crowd: map[string]int{}, behave: map[string]mood{}, stubborn: map[string]bool{},
+		next: map[string]time.Time{}, lost: map[string]bool{}, startsFirst: map[string]bool{}, crowd: map[string]int{}, behave: map[string]mood{}, stubborn: map[string]bool{}, full: map[string]bool{},
 	}
 }
 
@@ -99,7 +104,7 @@ func (e *env) service(name string) *pb.Service {
 
 func (e *env) plan(s *pb.Service) Plan {
 	view := e.state.View()
-	in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: e.newID}
+	in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, Join: e.join, NewID: e.newID}
 	return Reconcile(in, e.now)
 }
 
@@ -133,6 +138,11 @@ func (e *env) tell(s *pb.Service, p Plan) {
 			e.t.Fatalf("a rollback is rolled back:\n%s", e.trace.String())
 		}
 		e.logf("%s rolls back to %d: %s", s.Spec.Name, p.Rollback.To, p.Rollback.Reason)
+	}
+	if r := p.Rebalance; r.GetCompletedAt() != nil {
+		e.logf("%s rebalanced: %s", s.Spec.Name, r.Message)
+	} else if r != nil && !r.AskedAt.AsTime().Equal(s.Rebalance.GetAskedAt().AsTime()) {
+		e.logf("%s is rebalanced: %s", s.Spec.Name, r.Message)
 	}
 	e.tellJob(s, p)
 	for _, d := range p.Desired {
@@ -209,6 +219,9 @@ func (e *env) advance(d time.Duration) {
 // placeAll is placement: the emptiest node that is usable.
 func (e *env) placeAll() (changed bool) {
 	view := e.state.View()
+	if e.honest {
+		return e.placeHonestly(view)
+	}
 	held := map[string]int{}
 	for t := range view.Tasks() {
 		if t.NodeId != "" && t.Status.State <= pb.TaskState_TASK_STATE_RUNNING && t.Status.State >= pb.TaskState_TASK_STATE_ASSIGNED {
@@ -224,9 +237,9 @@ func (e *env) placeAll() (changed bool) {
 			e.apply(&pb.Command{Kind: &pb.Command_AssignTasks{AssignTasks: &pb.AssignTasks{
 				Tasks: []*pb.TaskAssignment{{Id: t.Id, NodeId: n}}}}})
 			changed = true
-		} else if e.capacity > 0 && len(t.Status.Refused) == 0 {
+		} else if (e.capacity > 0 || len(e.full) > 0) && len(t.Status.Refused) == 0 {
 			e.apply(&pb.Command{Kind: &pb.Command_ExplainTasks{ExplainTasks: &pb.ExplainTasks{Tasks: []*pb.TaskStatusReport{{
-				Id: t.Id, Status: &pb.TaskStatus{Refused: []*pb.FilterCount{{Filter: "resources", Nodes: 1}}}}}}}})
+				Id: t.Id, Status: &pb.TaskStatus{Message: "waiting: 0 nodes fit", Refused: []*pb.FilterCount{{Filter: "resources", Nodes: 1}}}}}}}})
 			changed = true
 		}
 	}
@@ -237,7 +250,7 @@ func (e *env) nodeFor(view store.View, t *pb.Task, held map[string]int) string {
 	spec := store.TaskSpec(view.Service(t.ServiceId), t.SpecVersion)
 	var fit []string
 	for n := range view.Nodes() {
-		if usable(n) && stillFits(n, spec) && (t.NodeId == "" || t.NodeId == n.Id) && (e.capacity == 0 || held[n.Id] < e.capacity) {
+		if usable(n) && !e.full[n.Id] && stillFits(n, spec) && (t.NodeId == "" || t.NodeId == n.Id) && (e.capacity == 0 || held[n.Id] < e.capacity) {
 			fit = append(fit, n.Id)
 		}
 	}
@@ -245,6 +258,38 @@ func (e *env) nodeFor(view store.View, t *pb.Task, held map[string]int) string {
 		return ""
 	}
 	return slices.MinFunc(fit, func(a, b string) int { return cmp.Or(cmp.Compare(held[a], held[b]), cmp.Compare(a, b)) })
+}
+
+func (e *env) rebalance(service string) {
+	e.t.Helper()
+	e.apply(&pb.Command{Kind: &pb.Command_SetRebalance{SetRebalance: &pb.SetRebalance{
+		Id: e.service(service).Id, Rebalance: &pb.Rebalance{AskedAt: timestamppb.New(e.now)}}}})
+}
+
+// placeHonestly asks the real scheduler, for all waiting tasks of a version at
+// once.
+func (e *env) placeHonestly(view store.View) (changed bool) {
+	for s := range view.Services() {
+		groups := map[uint64][]scheduler.Waiting{}
+		for t := range view.TasksByService(s.Id) {
+			if t.Status.State == pb.TaskState_TASK_STATE_PENDING && t.DesiredState <= pb.TaskState_TASK_STATE_RUNNING {
+				groups[t.SpecVersion] = append(groups[t.SpecVersion], scheduler.Waiting{ID: t.Id, Node: t.NodeId, Replaces: t.Replaces})
+			}
+		}
+		for _, version := range slices.Sorted(maps.Keys(groups)) {
+			view := e.state.View()
+			decisions, _ := scheduler.FromView(view).Place(scheduler.Group{
+				Service: s.Id, Version: version, StopFirst: scheduler.StopFirst(s), Tasks: groups[version],
+				Need: scheduler.CompileIn(view, store.TaskSpec(s, version)),
+			}, e.now)
+			for _, d := range decisions {
+				e.apply(&pb.Command{Kind: &pb.Command_AssignTasks{AssignTasks: &pb.AssignTasks{
+					Tasks: []*pb.TaskAssignment{{Id: d.Task, NodeId: d.Node}}}}})
+				changed = true
+			}
+		}
+	}
+	return changed
 }
 
 func usable(n *pb.Node) bool {
@@ -417,6 +462,8 @@ func (e *env) option(spec *pb.ServiceSpec, key, value string) {
 		spec.Task.ForceUpdate = number()
 	case "constraint":
 		spec.Task.Placement.Constraints = []string{value}
+	case "spread":
+		spec.Task.Placement.Spread = []string{value}
 	case "restart":
 		spec.Task.Restart.Condition = pb.RestartPolicy_Condition(pb.RestartPolicy_Condition_value["CONDITION_"+value])
 	case "restart-delay":
