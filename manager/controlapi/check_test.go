@@ -287,6 +287,7 @@ func TestUpdateClusterRefuses(t *testing.T) {
 		"cannot change every 9s": {NetworkKeyPeriod: durationpb.New(9 * time.Second)},
 		"cannot be orphaned aft": {OrphanTime: durationpb.New(time.Millisecond)},
 		"placement strategy 7":   {PlacementStrategy: 7},
+		"binpack does the oppos": {PlacementStrategy: pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK, RebalanceOnJoin: true},
 		"every 5 log entries":    {SnapshotInterval: 5},
 		"old snapshots are too":  {MaxSnapshots: 1000},
 		"its name stays":         {Name: "other"},

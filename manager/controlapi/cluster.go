@@ -103,6 +103,9 @@ func checkClusterSpec(spec *pb.ClusterSpec) error {
 	case spec.CertExpiry.CheckValid() != nil || expiry < time.Hour:
 		return fault.New(fault.Invalid, "update cluster: certificates cannot expire after %v: an hour is the least", expiry).
 			WithTry("minictl swarm update --cert-expiry 2160h")
+	case spec.RebalanceOnJoin && spec.PlacementStrategy == pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK:
+		return fault.New(fault.Invalid, "update cluster: rebalancing when nodes join spreads tasks, the placement strategy binpack does the opposite").
+			WithTry("minictl swarm update --placement-strategy spread --rebalance-on-join")
 	case spec.OrphanTime.CheckValid() != nil || spec.OrphanTime.AsDuration() < time.Second:
 		return fault.New(fault.Invalid, "update cluster: tasks cannot be orphaned after %v: a second is the least", spec.OrphanTime.AsDuration()).
 			WithTry("minictl swarm update --orphan-time 24h")

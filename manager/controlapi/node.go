@@ -95,6 +95,10 @@ func checkNodeSpec(n *pb.Node, spec *pb.NodeSpec) error {
 		return fault.New(fault.Invalid, "update node %s: there is no availability %d", name, spec.Availability).
 			WithTry("minictl node update --availability active|pause|drain %s", name)
 	}
+	if d := spec.GetDrainDeadline(); d != nil && d.AsDuration() < 0 {
+		return fault.New(fault.Invalid, "update node %s: the drain deadline %v is negative", name, d.AsDuration()).
+			WithTry("minictl node update --drain-deadline 10m %s", name)
+	}
 	if err := checkLabels(spec.Labels); err != nil {
 		return prefixed(err, "update node %s", name)
 	}

@@ -1,10 +1,12 @@
 package controlapi
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"time"
 
+	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/scheduler"
 	"github.com/minid/minid/store"
@@ -26,10 +28,10 @@ func (s *Server) ListTasks(_ context.Context, req *pb.ListTasksRequest) (*pb.Lis
 	if err != nil {
 		return nil, err
 	}
-	answer := &pb.ListTasksResponse{}
+	answer, account := &pb.ListTasksResponse{}, newAccount(view)
 	for t := range tasksOf(view, services, nodes) {
 		if passes(t) {
-			answer.Tasks = append(answer.Tasks, t)
+			answer.Tasks = append(answer.Tasks, account.of(t))
 		}
 	}
 	return answer, nil
@@ -80,7 +82,12 @@ func taskRanges(view store.View, services, nodes map[string]bool) []iter.Seq[*pb
 
 // GetTask finds a task by id, name, SERVICE.SLOT or id prefix.
 func (s *Server) GetTask(_ context.Context, req *pb.GetRequest) (*pb.Task, error) {
-	return findTask(s.cfg.State.View(), req.GetRef())
+	view := s.cfg.State.View()
+	t, err := findTask(view, req.GetRef())
+	if err != nil {
+		return nil, err
+	}
+	return newAccount(view).of(t), nil
 }
 
 // ExplainTask tells, node by node, why a task is or is not placed there.
@@ -91,8 +98,14 @@ func (s *Server) ExplainTask(_ context.Context, req *pb.GetRequest) (*pb.Explana
 		return nil, err
 	}
 	e := scheduler.ExplainTask(view, t, time.Now())
-	if t.GetStatus().GetState() == pb.TaskState_TASK_STATE_NEW {
-		e.Summary, e.Hint = t.Status.GetMessage(), inspectNetworks(view, t)
+	switch state, reason := t.GetStatus().GetState(), why.Task(t); {
+	case state == pb.TaskState_TASK_STATE_NEW:
+		e.Summary, e.Hint = cmp.Or(reason, t.Status.GetMessage()), inspectNetworks(view, t)
+	case state >= pb.TaskState_TASK_STATE_ASSIGNED && reason != "":
+		e.Summary = why.State(state) + ": " + reason
+	}
+	if reason := newAccount(view).reason(t); reason != "" {
+		e.Summary = reason + "; " + e.Summary
 	}
 	return e, nil
 }

@@ -44,7 +44,8 @@ func (o *Orchestrator) noteSpread(n *pb.Node) {
 // welcome marks all services if there is a new node and the cluster wants them
 // to be spread over it.
 func (o *Orchestrator) welcome(view store.View) {
-	o.fresh = o.fresh && view.Cluster().GetSpec().GetRebalanceOnJoin()
+	c := view.Cluster().GetSpec()
+	o.fresh = o.fresh && c.GetRebalanceOnJoin() && c.GetPlacementStrategy() != pb.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK
 	if o.fresh {
 		for id := range o.services {
 			o.track(id)
