@@ -72,7 +72,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(c.swarmCommand(), c.nodeCommand(), c.serviceCommand(), c.taskCommand(),
 		c.secretCommand(), c.configCommand(), c.networkCommand(), c.imageCommand(), c.execCommand(),
-		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.waitCommand(), c.infoCommand(), c.versionCommand())
+		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.waitCommand(), c.topCommand(), c.infoCommand(), c.versionCommand())
 	return root
 }
 

@@ -313,11 +313,18 @@ func step(s *pb.Service, t *pb.Task) []*pb.Command {
 	return []*pb.Command{report(t, next)}
 }
 
-// Attach plays the agent's side of logs, exec and probes.
+// Attach plays the agent's side of logs, exec, probes and samples.
 func (c *cluster) Attach(_ context.Context, node string, req *pb.Attach) (controlapi.AttachStream, error) {
 	a := newAttachment()
 	if probe := req.GetProbe(); probe != nil {
 		go a.probe(node, probe.NodeIds, c.severed.Load())
+		return a, nil
+	}
+	if req.GetUsage() != nil {
+		if c.severed.Load() && node == nodeID(3) {
+			return nil, fault.New(fault.Unavailable, "attach to node %s: the node is not connected", node)
+		}
+		go a.usage(c.state, node)
 		return a, nil
 	}
 	if exec := req.GetExec(); exec != nil {

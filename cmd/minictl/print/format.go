@@ -32,6 +32,9 @@ type Format struct {
 	Text string
 	// Quiet prints ids only.
 	Quiet bool
+	// Width of a table in characters, 0 for any: columns that do not fit are left
+	// out, those at the right first.
+	Width int
 	// NoTrunc prints ids, images and errors whole.
 	NoTrunc bool
 }

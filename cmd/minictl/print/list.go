@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -79,15 +80,18 @@ func (l List[T]) writeTable(w io.Writer, f Format, items []T, headers bool) erro
 			columns = append(columns, c)
 		}
 	}
-	tab := newTabWriter(w)
+	var lines [][]string
 	if headers {
-		for i, c := range columns {
-			writeCell(tab, c.Header, i == len(columns)-1)
-		}
+		lines = append(lines, cells(columns, func(c Column[T]) string { return c.Header }))
 	}
 	for _, item := range items {
-		for i, c := range columns {
-			writeCell(tab, Clean(c.Value(item, f.NoTrunc)), i == len(columns)-1)
+		lines = append(lines, cells(columns, func(c Column[T]) string { return Clean(c.Value(item, f.NoTrunc)) }))
+	}
+	shown := fitting(lines, len(columns), f.Width)
+	tab := newTabWriter(w)
+	for _, line := range lines {
+		for i, text := range line[:shown] {
+			writeCell(tab, text, i == shown-1)
 		}
 	}
 	return tab.Flush()
@@ -97,7 +101,43 @@ func (c Column[T]) hasValue(items []T) bool {
 	return slices.ContainsFunc(items, func(item T) bool { return c.Value(item, false) != "" })
 }
 
-func newTabWriter(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 10, 1, 3, ' ', 0) }
+func cells[C any](columns []C, text func(C) string) []string {
+	line := make([]string, len(columns))
+	for i, c := range columns {
+		line[i] = text(c)
+	}
+	return line
+}
+
+// fitting counts the columns of a table that fit into a width, one at least.
+func fitting(lines [][]string, columns, width int) int {
+	if width == 0 {
+		return columns
+	}
+	used := 0
+	for i := range columns {
+		widest := 0
+		for _, line := range lines {
+			widest = max(widest, utf8.RuneCountInString(line[i]))
+		}
+		if i > 0 && used+widest > width {
+			return i
+		}
+		used += max(widest+cellGap, cellWidth)
+	}
+	return columns
+}
+
+// cellWidth is the least of a column's width, cellGap what follows its widest
+// text; the last column of a table has neither.
+const (
+	cellWidth = 10
+	cellGap   = 3
+)
+
+func newTabWriter(w io.Writer) *tabwriter.Writer {
+	return tabwriter.NewWriter(w, cellWidth, 1, cellGap, ' ', 0)
+}
 
 func writeCell(w io.Writer, text string, last bool) {
 	end := "\t"

@@ -58,6 +58,25 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+func TestWidth(t *testing.T) {
+	for width, want := range map[int]string{
+		0:  "NAME       DIGEST         EXTRA\na          1234567890ab   more\nbb [31m    x              more\n",
+		31: "NAME       DIGEST         EXTRA\na          1234567890ab   more\nbb [31m    x              more\n",
+		30: "NAME       DIGEST\na          1234567890ab\nbb [31m    x\n",
+		23: "NAME       DIGEST\na          1234567890ab\nbb [31m    x\n",
+		22: "NAME\na\nbb [31m \n",
+		1:  "NAME\na\nbb [31m \n",
+	} {
+		var out strings.Builder
+		if err := list.Write(&out, Format{Kind: Wide, Width: width}, images, true); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("width %d (-want +got):\n%s", width, diff)
+		}
+	}
+}
+
 func TestInspect(t *testing.T) {
 	items := []Inspected{{images[0], images[0]}}
 	for format, want := range map[string]string{
