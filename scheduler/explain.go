@@ -35,6 +35,18 @@ func (e Explanation) Reasons() string {
 	return strings.Join(parts, ", ")
 }
 
+// Told is what a task that no node takes is told: what it waits for, and why
+// in vain. One that is for a certain node hears of that alone.
+func (e Explanation) Told(w Waiting) (what, why string) {
+	if w.Node == "" {
+		return e.Headline(), e.Reasons()
+	}
+	for _, c := range e.Refused {
+		why = "the node " + c.GetReason()
+	}
+	return "waiting for its node", why
+}
+
 // Summary is headline and reasons in one sentence.
 func (e Explanation) Summary() string {
 	if len(e.Refused) == 0 {

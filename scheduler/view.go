@@ -89,6 +89,9 @@ func ExplainTask(v store.View, t *pb.Task, now time.Time) *pb.Explanation {
 	e := &pb.Explanation{Task: t, Summary: why.Summary(), Nodes: s.Verdicts(g, w, now)}
 	if t.GetStatus().GetState() < pb.TaskState_TASK_STATE_ASSIGNED {
 		e.Hint = why.Hint
+		if what, reasons := why.Told(w); why.Fit == 0 && reasons != "" {
+			e.Summary = what + ": " + reasons
+		}
 	}
 	for _, verdict := range e.Nodes {
 		verdict.Chosen = t.GetNodeId() != "" && verdict.NodeId == t.GetNodeId()

@@ -72,7 +72,7 @@ func (c *cli) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	root.AddCommand(c.swarmCommand(), c.nodeCommand(), c.serviceCommand(), c.taskCommand(),
 		c.secretCommand(), c.configCommand(), c.networkCommand(), c.imageCommand(), c.execCommand(),
-		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.waitCommand(), c.topCommand(), c.infoCommand(), c.versionCommand())
+		c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.waitCommand(), c.eventsCommand(), c.topCommand(), c.infoCommand(), c.versionCommand())
 	return root
 }
 
@@ -80,7 +80,7 @@ func (c *cli) root() *cobra.Command {
 const identityEnv = "MINICTL_IDENTITY"
 
 // later are commands that Swarm has and minid does not have yet.
-const later = " stack volume events unlock unlock-key connect disconnect "
+const later = " stack volume unlock unlock-key connect disconnect "
 
 // group is a command that only holds others.
 func (c *cli) group(use, short string, children ...*cobra.Command) *cobra.Command {

@@ -67,12 +67,12 @@ func TestParseSince(t *testing.T) {
 		"10m": now.Add(-10 * time.Minute), "1700000000": time.Unix(1700000000, 0), "2026-11-22T11:00:00.5Z": now.Add(-time.Hour + time.Second/2),
 		"2026-11-22T11:00": now.Add(-time.Hour), "2026-11-22": now.Add(-12 * time.Hour),
 	} {
-		got, err := parseSince(in, now)
+		got, err := parseTime("since", in, now)
 		if err != nil || !got.AsTime().Equal(want) {
-			t.Errorf("parseSince(%q) = %v, %v", in, got.AsTime(), err)
+			t.Errorf("parseTime(%q) = %v, %v", in, got.AsTime(), err)
 		}
 	}
-	if _, err := parseSince("yesterday", now); !fault.Is(err, fault.Invalid) {
+	if _, err := parseTime("since", "yesterday", now); !fault.Is(err, fault.Invalid) {
 		t.Errorf("yesterday: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (c *cli) logsCommand(use string) *cobra.Command {
 		if req.Tail, err = parseTail(tail); err != nil {
 			return err
 		}
-		if req.Since, err = parseSince(since, c.now()); err != nil {
+		if req.Since, err = parseTime("since", since, c.now()); err != nil {
 			return err
 		}
 		stream, err := a.control.Logs(ctx, req)
@@ -134,8 +134,8 @@ func parseTail(s string) (int64, error) {
 	return n, nil
 }
 
-// parseSince reads a time, seconds since 1970, or a duration before now.
-func parseSince(s string, now time.Time) (*timestamppb.Timestamp, error) {
+// parseTime reads a flag: a time, seconds since 1970, or a duration before now.
+func parseTime(flag, s string, now time.Time) (*timestamppb.Timestamp, error) {
 	if s == "" {
 		return nil, nil
 	}
@@ -150,5 +150,5 @@ func parseSince(s string, now time.Time) (*timestamppb.Timestamp, error) {
 			return timestamppb.New(t), nil
 		}
 	}
-	return nil, fault.New(fault.Invalid, "invalid --since %q: expected a time such as 2026-11-22T10:00:00Z or a duration such as 10m", s)
+	return nil, fault.New(fault.Invalid, "invalid --%s %q: expected a time such as 2026-11-22T10:00:00Z or a duration such as 10m", flag, s)
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cli) nodeCommand() *cobra.Command {
-	return c.group("node", "Manage the cluster's nodes", c.nodeList(), c.nodeInspect(), c.nodePs(), c.nodeUpdate(),
+	return c.group("node", "Manage the cluster's nodes", c.nodeList(), c.nodeInspect(), c.nodePs(), c.nodeEvents(), c.nodeUpdate(),
 		c.nodeRole("promote", "Make nodes managers", pb.NodeRole_NODE_ROLE_MANAGER),
 		c.nodeRole("demote", "Make managers workers", pb.NodeRole_NODE_ROLE_WORKER), c.nodeRemove())
 }

@@ -240,7 +240,7 @@ func inspect[T proto.Message](ctx context.Context, c *cli, o *output, refs []str
 		return missing
 	}
 	err = print.Inspect(c.stdout, f, whole)
-	if how.more != nil && how.pretty == nil && o.format == "" {
+	if how.more != nil && how.beside && o.format == "" {
 		for _, item := range items {
 			how.more(ctx, a, c.stderr, item)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -12,7 +13,7 @@ import (
 )
 
 func (c *cli) taskCommand() *cobra.Command {
-	return c.group("task", "Look at tasks", c.taskList(), c.taskInspect(), c.taskWhy())
+	return c.group("task", "Look at tasks", c.taskList(), c.taskInspect(), c.taskWhy(), c.taskEvents())
 }
 
 func (c *cli) taskList() *cobra.Command {
@@ -59,18 +60,21 @@ func (c *cli) showTasks(ctx context.Context, o *output, req *pb.ListTasksRequest
 }
 
 func (c *cli) taskInspect() *cobra.Command {
+	var nodes map[string]string
 	return inspectCommand(c, inspected[*pb.Task]{
 		what: "TASK", short: "Show tasks whole", names: taskIDs,
 		get: func(ctx context.Context, a *api, ref string) (*pb.Task, error) {
+			nodes, _ = a.nodeNames(ctx) // without them there are the ids
 			return a.control.GetTask(ctx, &pb.GetRequest{Ref: ref})
 		},
+		pretty: func(w io.Writer, t *pb.Task) { prettyTask(w, t, nodes) },
 		fields: func(t *pb.Task) any {
 			return struct {
 				*pb.Task
 				ID string
 			}{t, t.Id}
 		},
-		more: c.tellLoopOf,
+		more: c.tellLoopOf, beside: true,
 	})
 }
 

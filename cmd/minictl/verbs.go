@@ -64,8 +64,9 @@ type inspected[T proto.Message] struct {
 	// pretty prints for people; nil where that is not offered.
 	pretty func(w io.Writer, item T)
 	// more is what people should know beyond the object, if there is more:
-	// below what is pretty, else beside it.
-	more func(ctx context.Context, a *api, w io.Writer, item T)
+	// below what is pretty and, if beside, on stderr beside the object's JSON.
+	more   func(ctx context.Context, a *api, w io.Writer, item T)
+	beside bool
 }
 
 // inspectCommand makes the verb inspect.

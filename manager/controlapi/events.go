@@ -3,6 +3,7 @@ package controlapi
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -102,8 +103,8 @@ func (o *eventStream) wants(e *pb.Event) bool {
 	return o.matches(e)
 }
 
-// eventFilters go by what the events say, for what they are about may be gone.
-// Only the names of nodes are looked up.
+// eventFilters go by what the kept events say, for what they are about may be
+// gone. A name is preferred to the beginning of an id.
 func eventFilters(view store.View) filters[*pb.Event] {
 	kind := func(k string) test[*pb.Event] { return func(e *pb.Event) bool { return e.Kind == k } }
 	kinds := map[string]test[*pb.Event]{}
@@ -117,7 +118,7 @@ func eventFilters(view store.View) filters[*pb.Event] {
 			"false": func(e *pb.Event) bool { return !e.GetWarning() },
 		}),
 		"action":  prefixOf((*pb.Event).GetAction),
-		"service": given("service", ofService),
+		"service": given("service", func(ref string) test[*pb.Event] { return ofService(view, ref) }),
 		"task":    given("task", ofTask),
 		"node":    given("node", func(ref string) test[*pb.Event] { return ofNode(view, ref) }),
 	}
@@ -135,10 +136,18 @@ func given(key string, make func(string) test[*pb.Event]) func(string) (test[*pb
 
 // ofService picks what happened to a service and its tasks, by name, id or the
 // beginning of one.
-func ofService(ref string) test[*pb.Event] {
-	return func(e *pb.Event) bool {
-		return e.ServiceId != "" && (serviceOf(e) == ref || strings.HasPrefix(e.ServiceId, ref))
+func ofService(view store.View, ref string) test[*pb.Event] {
+	named := func(e *pb.Event) bool { return e.ServiceId != "" && serviceOf(e) == ref }
+	if view.ServiceByName(ref) != nil || happened(view, named) {
+		return named
 	}
+	return func(e *pb.Event) bool { return named(e) || e.ServiceId != "" && strings.HasPrefix(e.ServiceId, ref) }
+}
+
+// happened tells whether an event of a kind is kept.
+func happened(view store.View, is test[*pb.Event]) bool {
+	kept, _ := view.Events(0)
+	return slices.ContainsFunc(kept, is)
 }
 
 // serviceOf is the name of an event's service.
@@ -170,7 +179,8 @@ func ofNode(view store.View, ref string) test[*pb.Event] {
 			ids[e.NodeId] = true // it may be gone
 		}
 	}
+	named := len(ids) > 0
 	return func(e *pb.Event) bool {
-		return e.NodeId != "" && (ids[e.NodeId] || strings.HasPrefix(e.NodeId, ref) || e.Kind == "node" && e.Name == ref)
+		return e.NodeId != "" && (ids[e.NodeId] || e.Kind == "node" && e.Name == ref || !named && strings.HasPrefix(e.NodeId, ref))
 	}
 }

@@ -110,20 +110,16 @@ func (w *writer) why(g scheduler.Group, t scheduler.Waiting) *pb.TaskStatus {
 }
 
 func statusOf(e scheduler.Explanation, t scheduler.Waiting) *pb.TaskStatus {
-	status := &pb.TaskStatus{
+	what, why := e.Told(t)
+	if t.Node == "" {
+		what = "waiting: " + what
+	}
+	return &pb.TaskStatus{
 		State:   pb.TaskState_TASK_STATE_PENDING,
-		Message: "waiting: " + e.Headline(),
-		Error:   e.Reasons(),
+		Message: what,
+		Error:   why,
 		Refused: e.Refused,
 	}
-	if t.Node != "" {
-		status.Message = "waiting for its node"
-		status.Error = ""
-		for _, c := range e.Refused {
-			status.Error = "the node " + c.GetReason()
-		}
-	}
-	return status
 }
 
 func same(have, want *pb.TaskStatus) bool {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -63,9 +64,7 @@ func (c Change) JSON() string {
 }
 
 // StateName is a task state as users write it: "running".
-func StateName(s pb.TaskState) string {
-	return strings.ToLower(strings.TrimPrefix(s.String(), "TASK_STATE_"))
-}
+func StateName(s pb.TaskState) string { return why.State(s) }
 
 // describe is all of a task's state that users hear of.
 func describe(t *pb.Task) string {
@@ -73,68 +72,21 @@ func describe(t *pb.Task) string {
 }
 
 // Reason says in words why a task is in its state, empty where the state says
-// enough.
+// enough: as the managers do, but that a task which was asked to end owes no
+// reason, and that waiting is said.
 func Reason(t *pb.Task) string {
-	s := t.GetStatus()
-	switch state := s.GetState(); {
-	case state == pb.TaskState_TASK_STATE_RUNNING:
-		return s.GetError() // of its health
-	case s.GetContainer().GetOomKilled():
-		return "out of memory (exit code " + fmt.Sprint(s.Container.ExitCode) + ")"
-	case s.GetError() != "":
-		return withExitCode(s)
-	case state == pb.TaskState_TASK_STATE_SHUTDOWN:
-		return "" // it was asked to end; how it put that is no error
-	case s.GetContainer().GetExitCode() != 0 && state > pb.TaskState_TASK_STATE_RUNNING:
-		return fmt.Sprintf("exit code %d", s.Container.ExitCode)
-	case stuck(t):
-		return waitReason(s)
-	case state == pb.TaskState_TASK_STATE_PREPARING, state == pb.TaskState_TASK_STATE_STARTING:
-		if s.GetMessage() != StateName(state) {
-			return s.GetMessage()
-		}
+	reason := why.Task(t)
+	switch {
+	case t.GetStatus().GetState() == pb.TaskState_TASK_STATE_SHUTDOWN && reason == why.Stopped(t):
+		return ""
+	case stuck(t) && !strings.HasPrefix(reason, "waiting"):
+		return "waiting: " + reason
 	}
-	return ""
+	return reason
 }
 
-// stuckPrefix begins the messages of new tasks that are not just next in line.
-const stuckPrefix = "waiting: "
-
-// stuck tells whether something has to change before a task can go on: managers
-// have no address for it, or no node to put it on.
-func stuck(t *pb.Task) bool {
-	s := t.GetStatus()
-	switch s.GetState() {
-	case pb.TaskState_TASK_STATE_NEW:
-		return strings.HasPrefix(s.GetMessage(), stuckPrefix)
-	case pb.TaskState_TASK_STATE_PENDING:
-		return len(s.GetRefused()) > 0
-	}
-	return false
-}
-
-func withExitCode(s *pb.TaskStatus) string {
-	code := fmt.Sprint(s.GetContainer().GetExitCode())
-	if code == "0" || strings.Contains(s.Error, code) {
-		return s.Error
-	}
-	return s.Error + " (exit code " + code + ")"
-}
-
-func waitReason(s *pb.TaskStatus) string {
-	if s.Message != "" {
-		return s.Message
-	}
-	parts := make([]string, 0, len(s.Refused))
-	for _, f := range s.Refused {
-		nodes := "nodes"
-		if f.Nodes == 1 {
-			nodes = "node"
-		}
-		parts = append(parts, fmt.Sprintf("%s (%d %s)", f.Reason, f.Nodes, nodes))
-	}
-	return "no node fits: " + strings.Join(parts, ", ")
-}
+// stuck tells whether something has to change before a task can go on.
+func stuck(t *pb.Task) bool { return why.Waits(t) }
 
 // Ref is how commands may name a task: SERVICE.SLOT, or the beginning of its id.
 func Ref(t *pb.Task) string {

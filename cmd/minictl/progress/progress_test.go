@@ -279,12 +279,12 @@ func TestJSONLines(t *testing.T) {
 
 func TestReason(t *testing.T) {
 	for want, task := range map[string]*pb.Task{
-		"":                              task("a", 1, run, saying("started")),
-		"exit code 2":                   task("a", 1, dead, exited(2, false)),
-		"out of memory (exit code 137)": task("a", 1, dead, exited(137, true)),
-		"boom (exit code 2)":            task("a", 1, dead, because("boom"), exited(2, false)),
-		"non-zero exit (2)":             task("a", 1, dead, because("non-zero exit (2)"), exited(2, false)),
-		"no node fits: full (1 node)":   task("a", 1, pending, func(t *pb.Task) { t.Status.Refused = []*pb.FilterCount{{Nodes: 1, Reason: "full"}} }),
+		"":                                     task("a", 1, run, saying("started")),
+		"exit code 2":                          task("a", 1, dead, exited(2, false)),
+		"out of memory (exit code 137)":        task("a", 1, dead, exited(137, true)),
+		"boom (exit code 2)":                   task("a", 1, dead, because("boom"), exited(2, false)),
+		"non-zero exit (2)":                    task("a", 1, dead, because("non-zero exit (2)"), exited(2, false)),
+		"waiting: no node fits: full (1 node)": task("a", 1, pending, func(t *pb.Task) { t.Status.Refused = []*pb.FilterCount{{Nodes: 1, Reason: "full"}} }),
 	} {
 		if got := Reason(task); got != want {
 			t.Errorf("reason %q, expected %q", got, want)
