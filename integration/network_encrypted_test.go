@@ -2,11 +2,14 @@ package integration_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -158,6 +161,113 @@ func TestEncryptedOnTheWire(t *testing.T) {
 		t.Errorf("%d of %d packets in clear", n, frames)
 	}
 	w.inject(t, far, near, to)
+}
+
+// TestKeysRotateOnTheWire: while the shared key of encrypted networks changes, no
+// request fails, what lasts goes on, and nothing is on the wire in clear; nodes
+// that meet for the first time afterwards agree on the new key.
+func TestKeysRotateOnTheWire(t *testing.T) {
+	w := sharedSwarm(t)
+	n, stranger, far, near := w.Nodes()[0], w.Nodes()[1], w.Nodes()[3], w.Nodes()[4]
+	w.network(t, "turning", "-o", "encrypted")
+	tasks := w.create(t, n, service{name: "turner", replicas: 5, global: true,
+		flags: []string{"--network", "turning", "--env", "QUIET=1", "--stop-grace-period", "1s"}})
+	on := func(node *cluster.Node) *pb.Task { return tasksOn(tasks, idOf(t, n, node.Name))[0] }
+	source := w.containerOf(t, on(far))
+	url := func(to *pb.Task) string {
+		return fmt.Sprintf("http://%s:8080/%s", addressOn(t, to, 0), secretWord)
+	}
+	wire := startCapture(t, w.Outside, secretWord)
+	silent := func(when string) {
+		t.Helper()
+		if frames, n := wire.count(secretWord); n > 0 || frames == 0 {
+			t.Fatalf("%s, %d of %d packets in clear", when, n, frames)
+		}
+	}
+	await(t, "a first talk", patience, func() error {
+		_, err := runBeside(source, "load", url(on(near)), "10", "2", "oneshot")
+		return err
+	})
+	silent("before the rotation")
+	loads := []*running{
+		startBeside(t, source, "load", url(on(near)), "1000000", "2", "oneshot", "10ms"),
+		startBeside(t, source, "load", url(on(near)), "1000000", "2", "keepalive", "10ms"),
+	}
+	key := sharedKey(t, w.Nodes(), "")
+	ctl(t, n, "swarm", "update", "--network-key-period", "10s")
+	w.undo(t, "swarm", "update", "--network-key-period", "12h")
+	for i := range 2 {
+		key = sharedKey(t, w.Nodes(), key)
+		silent(fmt.Sprintf("with key %d", i+2))
+		to := []*cluster.Node{stranger, n}[i]
+		await(t, "a talk with "+to.Name, patience, func() error {
+			_, err := runBeside(source, "load", url(on(to)), "10", "2", "oneshot")
+			return err
+		})
+	}
+	for _, l := range loads {
+		out, _ := l.terminate(t)
+		if by, failed := counted(t, out); failed != 0 || len(by) != 1 {
+			t.Errorf("%d requests failed:\n%s", failed, out)
+		}
+	}
+	silent("after the rotation")
+}
+
+var sharedKeyText = regexp.MustCompile(`shared key ([0-9a-f]{8})`)
+
+// sharedKey waits until all nodes' devices use the same key, and another one than
+// before, and returns what it is told by.
+func sharedKey(t *testing.T, nodes []*cluster.Node, before string) (key string) {
+	t.Helper()
+	await(t, "all nodes use a new key", patience, func() error {
+		found := map[string]bool{}
+		for _, n := range nodes {
+			text, err := debugPart(t, n, "wireguard")
+			if err != nil {
+				return err
+			}
+			keys := sharedKeyText.FindAllStringSubmatch(text, -1)
+			if len(keys) != len(nodes)-1 {
+				return fmt.Errorf("%s has keys of %d peers:\n%s", n.Name, len(keys), text)
+			}
+			for _, k := range keys {
+				key = k[1]
+				found[key] = true
+			}
+		}
+		if len(found) != 1 || key == before {
+			return fmt.Errorf("in use: %v", found)
+		}
+		return nil
+	})
+	return key
+}
+
+// debugPart is what a node's kernel has of a part of the network.
+func debugPart(t *testing.T, n *cluster.Node, part string) (text string, err error) {
+	t.Helper()
+	c, err := n.API()
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := c.Local.DebugNetwork(ctx, &pb.DebugNetworkRequest{Part: part})
+	if err != nil {
+		return "", err
+	}
+	for {
+		piece, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return text, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		text += piece.Actual
+	}
 }
 
 // inject sends VXLAN to a node in the name of another: that of the encrypted

@@ -84,7 +84,7 @@ func (d *Device) list() (uint16, []Peer, error) {
 	return port, slices.Collect(maps.Values(peers)), err
 }
 
-// parseUAPI reads what wireguard-go tells of itself, but for keys that are secret.
+// parseUAPI reads what wireguard-go tells of itself, but for its private key.
 func parseUAPI(text string) (port uint16, peers []Peer) {
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -101,6 +101,8 @@ func parseUAPI(text string) (port uint16, peers []Peer) {
 		case name == "listen_port":
 			n, _ := strconv.ParseUint(value, 10, 16)
 			port = uint16(n)
+		case name == "preshared_key" && len(peers) > 0:
+			_, _ = hex.Decode(peers[len(peers)-1].PresharedKey[:], []byte(value[:min(len(value), 2*len(wgtypes.Key{}))]))
 		case name == "endpoint" && len(peers) > 0:
 			peers[len(peers)-1].Endpoint, _ = netip.ParseAddrPort(value)
 		case name == "allowed_ip" && len(peers) > 0:

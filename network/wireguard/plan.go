@@ -7,6 +7,7 @@
 package wireguard
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -70,7 +71,8 @@ func ipNet(p netip.Prefix) net.IPNet {
 	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Render writes the wanted state as text, without the secret keys.
+// Render writes the wanted state as text, and of secret keys only by what one is
+// told from another.
 func (w Wanted) Render() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# link %s mtu %d, address %s, port %d\n", LinkName, w.MTU, single(w.Address), w.Port)
@@ -83,7 +85,8 @@ func (w Wanted) Render() string {
 
 func (w Wanted) renderPeers(b *strings.Builder) {
 	for _, p := range w.sorted() {
-		fmt.Fprintf(b, "# peer %s at %s\n", base64.StdEncoding.EncodeToString(p.PublicKey[:]), p.Endpoint)
+		sum := sha256.Sum256(p.PresharedKey[:])
+		fmt.Fprintf(b, "# peer %s at %s, shared key %x\n", base64.StdEncoding.EncodeToString(p.PublicKey[:]), p.Endpoint, sum[:4])
 	}
 }
 

@@ -29,8 +29,8 @@ func wanted(peers ...Peer) Wanted {
 }
 
 const golden = `# link mnwg0 mtu 1440, address 10.0.4.1/32, port 51820
-# peer AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= at 192.0.2.2:51820
-# peer AwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= at 192.0.2.3:51820
+# peer AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= at 192.0.2.2:51820, shared key 35914f5a
+# peer AwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= at 192.0.2.3:51820, shared key 35b534f3
 # route 10.0.8.2/32 by mnwg0
 # route unreachable 10.0.8.2/32 metric 1073741824
 # route 10.0.12.3/32 by mnwg0
