@@ -245,7 +245,7 @@ func (s *jobSet) awaited(a alarm[place]) bool {
 func (s *jobSet) lookAtDirty() []*seat {
 	places := slices.SortedFunc(maps.Keys(s.dirty), comparePlaces)
 	numbers := slices.Sorted(maps.Keys(s.runs))
-	clear(s.dirty)
+	s.dirty = map[place]bool{} // one that was large is slow to go through, also when it is empty
 	seats := make([]*seat, 0, len(places))
 	for _, p := range places {
 		for _, number := range numbers {

@@ -244,15 +244,8 @@ func (s *jobSet) clear(sl *seat, but *pb.Task) bool {
 // fill makes tasks where a run wants some, as many as may run at a time.
 func (s *jobSet) fill(r *run) {
 	free := s.concurrency() - r.busy
-	for _, p := range slices.SortedFunc(maps.Keys(r.vacant), comparePlaces) {
-		sl := r.vacant[p]
-		if !sl.busy {
-			if free <= 0 {
-				continue
-			}
-			free--
-		}
-		s.createAt(p, s.following(sl))
+	if len(r.vacant) > 0 {
+		free = s.fillVacant(r, free)
 	}
 	if s.perNode() {
 		return
@@ -267,6 +260,22 @@ func (s *jobSet) fill(r *run) {
 			free--
 		}
 	}
+}
+
+// fillVacant fills seats that had a task before; where one is still to end, the
+// new one takes its share of the concurrency.
+func (s *jobSet) fillVacant(r *run, free int) (left int) {
+	for _, p := range slices.SortedFunc(maps.Keys(r.vacant), comparePlaces) {
+		sl := r.vacant[p]
+		if !sl.busy {
+			if free <= 0 {
+				continue
+			}
+			free--
+		}
+		s.createAt(p, s.following(sl))
+	}
+	return free
 }
 
 // following is the next task of a seat. After a failure it goes by the restart

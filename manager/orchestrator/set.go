@@ -191,7 +191,7 @@ func (s *set) reconcile(now time.Time) Plan {
 // lookAtDirty brings the dirty slots up to date and returns them in order.
 func (s *set) lookAtDirty() []*slot {
 	places := slices.SortedFunc(maps.Keys(s.dirty), comparePlaces)
-	clear(s.dirty)
+	s.dirty = map[place]bool{} // one that was large is slow to go through, also when it is empty
 	slots := make([]*slot, 0, len(places))
 	for _, p := range places {
 		sl := s.slots[p]
