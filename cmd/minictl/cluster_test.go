@@ -164,7 +164,7 @@ func (c *cluster) allocator() *allocator.Allocator {
 
 // robot brings tasks to where they should be, on every change.
 func (c *cluster) robot(ctx context.Context) {
-	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK)
+	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE)
 	defer w.Close()
 	for {
 		if _, err := w.Next(ctx); err != nil {
@@ -213,7 +213,7 @@ func moves(view store.View, s *pb.Service) []*pb.Command {
 	if done {
 		cmds = append(cmds, rolloutMoves(s)...)
 	}
-	return cmds
+	return append(cmds, drainMoves(view, s, tasks)...)
 }
 
 // rolloutMoves end a rollout whose tasks are as wanted, well or, with a broken

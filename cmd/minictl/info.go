@@ -70,6 +70,7 @@ func (c *cli) printInfo(i *pb.InfoResponse, cluster *pb.ClusterSpec) {
 		p.field(1, "Certificate Expires", timeText(i.CertExpiresAt))
 		if cluster != nil {
 			p.line(1, "Placement Strategy", strategyName(cluster.PlacementStrategy))
+			p.line(1, "Rebalance On Join", fmt.Sprint(cluster.RebalanceOnJoin))
 			p.field(1, "Orphan Time", durationText(cluster.OrphanTime))
 		}
 		p.line(1, "Running Tasks", fmt.Sprint(i.TasksRunning))

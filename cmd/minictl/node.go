@@ -25,12 +25,16 @@ func (c *cli) nodeCommand() *cobra.Command {
 }
 
 func (c *cli) nodeList() *cobra.Command {
+	left := map[string]int{}
 	return listCommand(c, listed[*pb.Node]{
 		short: "List nodes", kinds: []pb.Kind{pb.Kind_KIND_NODE},
-		columns: func(ctx context.Context, a *api) print.List[*pb.Node] { return nodeColumns(a.self(ctx)) },
+		columns: func(ctx context.Context, a *api) print.List[*pb.Node] { return nodeColumns(a.self(ctx), left) },
 		rows: func(ctx context.Context, a *api, filters []*pb.Filter) ([]*pb.Node, error) {
 			resp, err := a.control.ListNodes(ctx, &pb.ListRequest{Filters: filters})
-			return resp.GetNodes(), err
+			if err != nil {
+				return nil, err
+			}
+			return resp.GetNodes(), a.countLeft(ctx, resp.Nodes, left)
 		},
 		name: hostname,
 	})
@@ -49,7 +53,7 @@ func (a *api) self(ctx context.Context) string {
 
 func hostname(n *pb.Node) string { return n.GetDescription().GetHostname() }
 
-func nodeColumns(self string) print.List[*pb.Node] {
+func nodeColumns(self string, left map[string]int) print.List[*pb.Node] {
 	mine := func(n *pb.Node) bool { return self != "" && n.Id == self }
 	return print.List[*pb.Node]{
 		ID:     (*pb.Node).GetId,
@@ -68,6 +72,7 @@ func nodeColumns(self string) print.List[*pb.Node] {
 			{Field: "Availability", Header: "AVAILABILITY", Value: func(n *pb.Node, _ bool) string { return title(availabilityName(n.GetSpec().GetAvailability())) }},
 			{Field: "ManagerStatus", Header: "MANAGER STATUS", Value: func(n *pb.Node, _ bool) string { return managerStatus(n) }},
 			{Field: "EngineVersion", Header: "ENGINE VERSION", Value: func(n *pb.Node, _ bool) string { return n.GetDescription().GetEngineVersion() }},
+			drainColumn(left),
 			{Field: "Addr", Header: "ADDRESS", Wide: true, Value: func(n *pb.Node, _ bool) string { return n.GetStatus().GetAddr() }},
 			{Field: "Labels", Header: "LABELS", Wide: true, Value: func(n *pb.Node, _ bool) string { return labelText(n.GetSpec().GetLabels()) }},
 			{Field: "Message", Header: "MESSAGE", Wide: true, Value: func(n *pb.Node, _ bool) string { return n.GetStatus().GetMessage() }},
@@ -149,16 +154,26 @@ func (a *api) getNode(ctx context.Context, ref string) (*pb.Node, error) {
 }
 
 func (c *cli) nodeInspect() *cobra.Command {
+	left := map[string][]*pb.Task{}
 	return inspectCommand(c, inspected[*pb.Node]{
 		what: "self|NODE", short: "Show nodes whole", names: hostnames,
-		get: func(ctx context.Context, a *api, ref string) (*pb.Node, error) { return a.getNode(ctx, ref) },
+		get: func(ctx context.Context, a *api, ref string) (*pb.Node, error) {
+			n, err := a.getNode(ctx, ref)
+			if err == nil && draining(n) {
+				left[n.Id], err = a.tasksLeft(ctx, n)
+			}
+			return n, err
+		},
 		fields: func(n *pb.Node) any {
 			return struct {
 				*pb.Node
 				ID string
 			}{n, n.Id}
 		},
-		pretty: prettyNode,
+		pretty: func(w io.Writer, n *pb.Node) {
+			prettyNode(w, n)
+			prettyDrain(w, n, left[n.Id])
+		},
 	})
 }
 
@@ -244,41 +259,6 @@ func (a *api) changeNode(ctx context.Context, ref string, change func(*pb.NodeSp
 		return err
 	})
 	return changed, err
-}
-
-func (c *cli) nodeUpdate() *cobra.Command {
-	var availability, role string
-	var add, remove []string
-	cmd := c.command("update [FLAGS] NODE", "Change a node's availability, labels or role", exactly(1), func(ctx context.Context, args []string) error {
-		a, err := c.connect()
-		if err != nil {
-			return err
-		}
-		_, err = a.changeNode(ctx, args[0], func(s *pb.NodeSpec) (err error) {
-			if availability != "" {
-				if s.Availability, err = parseAvailability(availability); err != nil {
-					return err
-				}
-			}
-			if role != "" {
-				if s.Role, err = parseRole(role); err != nil {
-					return err
-				}
-			}
-			return changeLabels(&s.Labels, remove, add)
-		})
-		if err == nil {
-			fmt.Fprintln(c.stdout, args[0])
-		}
-		return err
-	})
-	f := cmd.Flags()
-	f.StringVar(&availability, "availability", "", "active, pause or drain")
-	f.StringVar(&role, "role", "", "worker or manager")
-	f.StringArrayVar(&add, "label-add", nil, "add or replace a label KEY=VALUE")
-	f.StringArrayVar(&remove, "label-rm", nil, "remove a label by its key")
-	cmd.ValidArgsFunction = c.completing(hostnames)
-	return cmd
 }
 
 func parseRole(s string) (pb.NodeRole, error) {

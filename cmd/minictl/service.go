@@ -17,7 +17,7 @@ import (
 
 func (c *cli) serviceCommand() *cobra.Command {
 	return c.group("service", "Manage services", c.serviceCreate(), c.serviceList(), c.servicePs(), c.serviceInspect(),
-		c.serviceUpdate(), c.serviceRollback(), c.serviceHistory(), c.serviceDiff(), c.serviceScale(), c.serviceRun(), c.servicePause(), c.serviceResume(), c.serviceEvents(), c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.serviceRemove())
+		c.serviceUpdate(), c.serviceRollback(), c.serviceHistory(), c.serviceDiff(), c.serviceScale(), c.serviceRebalance(), c.serviceRun(), c.servicePause(), c.serviceResume(), c.serviceEvents(), c.logsCommand("logs [FLAGS] SERVICE|TASK"), c.serviceRemove())
 }
 
 func (c *cli) serviceList() *cobra.Command {

@@ -34,6 +34,7 @@ func prettyService(w io.Writer, s *pb.Service, now time.Time) {
 		p.field(1, "Completed", timeText(u.CompletedAt))
 		p.field(1, "Message", u.Message)
 	}
+	prettyRebalance(p, s.GetRebalance(), now)
 	prettyPlacement(p, sp.GetTask().GetPlacement())
 	prettyRollout(p, "Update", sp.GetUpdate())
 	prettyRollout(p, "Rollback", sp.GetRollback())

@@ -31,6 +31,7 @@ type clusterFlags struct {
 	history                         int64
 	snapshotInterval, snapshotsKept uint64
 	strategy                        string
+	rebalance                       bool
 }
 
 func (f *clusterFlags) register(cmd *cobra.Command) {
@@ -43,6 +44,7 @@ func (f *clusterFlags) register(cmd *cobra.Command) {
 	set.StringVar(&f.strategy, "placement-strategy", "spread", "where new tasks go: spread, to the node with the fewest, or binpack, to the fullest that has room")
 	set.DurationVar(&f.keys, "network-key-period", 12*time.Hour, "how long a key of encrypted networks is used, at least 10s")
 	set.DurationVar(&f.orphans, "orphan-time", 24*time.Hour, "how long a node may be down before its tasks are given up, with the addresses that they hold; at least 1s")
+	set.BoolVar(&f.rebalance, "rebalance-on-join", false, "spread services anew when a node joins, as service rebalance does")
 	cmd.RegisterFlagCompletionFunc("placement-strategy", cobra.FixedCompletions([]string{"spread", "binpack"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -94,6 +96,9 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 	if given("max-snapshots") {
 		s.MaxSnapshots = f.snapshotsKept
 	}
+	if given("rebalance-on-join") {
+		s.RebalanceOnJoin = f.rebalance
+	}
 	if given("placement-strategy") {
 		s.PlacementStrategy, _ = parseStrategy(f.strategy)
 	}
@@ -102,7 +107,7 @@ func (f *clusterFlags) apply(cmd *cobra.Command, s *pb.ClusterSpec) {
 // defaults are the settings of a new cluster.
 func (f *clusterFlags) defaults() *pb.ClusterSpec {
 	strategy, _ := parseStrategy(f.strategy)
-	return &pb.ClusterSpec{PlacementStrategy: strategy, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat), NetworkKeyPeriod: durationpb.New(f.keys), OrphanTime: durationpb.New(f.orphans),
+	return &pb.ClusterSpec{PlacementStrategy: strategy, RebalanceOnJoin: f.rebalance, Name: "default", CertExpiry: durationpb.New(f.certExpiry), HeartbeatPeriod: durationpb.New(f.heartbeat), NetworkKeyPeriod: durationpb.New(f.keys), OrphanTime: durationpb.New(f.orphans),
 		TaskHistoryLimit: f.history, SnapshotInterval: f.snapshotInterval, MaxSnapshots: f.snapshotsKept}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/minid/minid/cmd/minictl/print"
 	"github.com/minid/minid/cmd/minictl/progress"
+	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -165,6 +166,7 @@ func (t *taskTable) list() print.List[*pb.Task] {
 			{Field: "Ports", Header: "PORTS", Value: func(task *pb.Task, _ bool) string {
 				return portsText(modePorts(task.GetStatus().GetPorts(), pb.PortConfig_MODE_HOST))
 			}},
+			{Field: "Reason", Header: "REASON", Wide: true, Value: func(task *pb.Task, _ bool) string { return why.Task(task) }},
 			{Field: "Addresses", Header: "ADDRESSES", Wide: true, Value: func(task *pb.Task, _ bool) string { return joinComma(taskAddresses(task)) }},
 		},
 	}

@@ -28,7 +28,7 @@ const lookAgain = 250 * time.Millisecond
 var (
 	serviceGoals = [...]string{"converged", "healthy", "gone"}
 	jobGoals     = [...]string{"complete", "failed", "gone"}
-	nodeGoals    = [...]string{"ready", "down", "gone"}
+	nodeGoals    = [...]string{"ready", "down", "drained", "gone"}
 )
 
 // awaited is an object and what is waited for.
@@ -88,9 +88,9 @@ func (c *cli) waitCommand() *cobra.Command {
 		return c.waitForAll(ctx, a, all, f)
 	})
 	set := cmd.Flags()
-	set.StringVar(&goal, "for", "", "converged, healthy or gone for services; complete, failed or gone for jobs; ready, down or gone for nodes (default converged, complete, ready)")
+	set.StringVar(&goal, "for", "", "converged, healthy or gone for services; complete, failed or gone for jobs; ready, down, drained or gone for nodes (default converged, complete, ready)")
 	f.registerShown(cmd)
-	cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "healthy", "complete", "failed", "ready", "down", "gone"}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"converged", "healthy", "complete", "failed", "ready", "down", "drained", "gone"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.ValidArgsFunction = c.completing(func(ctx context.Context, a *api) []string {
 		var refs []string
 		for _, name := range serviceNamesThat(ctx, a, func(s *pb.ServiceSpec) bool { return !spec.IsJob(s) }) {
@@ -130,6 +130,8 @@ func (c *cli) waitForAll(ctx context.Context, a *api, all []awaited, f waitFlags
 
 func (c *cli) waitFor(ctx context.Context, a *api, w awaited, timeout time.Duration, tell *teller) error {
 	switch {
+	case w.goal == "drained":
+		return a.waitForDrain(ctx, w, timeout, tell)
 	case w.kind == "node":
 		return a.waitForNode(ctx, w, timeout, tell)
 	case w.goal == "gone":
