@@ -10,6 +10,8 @@
 //	echo               copy stdin to stdout
 //	exit N             end with code N
 //	eat BYTES          use that much memory, then wait
+//	job FILE [DELAY [CODE]]
+//	                   add lines to a file at the beginning and the end
 //	burn [FILE BYTES]  keep a CPU busy until SIGTERM, with that much written to a file
 //	env                print environment, ids, working directory, terminal
 //	cat FILE           print a file
@@ -86,6 +88,7 @@ var modes = map[string]func([]string) error{
 	"exit":  func(a []string) error { os.Exit(number(a, 0, 0)); return nil },
 	"eat":   eat,
 	"burn":  burn,
+	"job":   job,
 	"env":   func([]string) error { return env() },
 	"cat":   cat,
 	"stat":  stat,
