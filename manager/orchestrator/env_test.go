@@ -80,12 +80,15 @@ func (e *env) apply(cmds ...*pb.Command) {
 	e.checkSlots()
 }
 
-// commit may be called by a loop and by the test in turns.
-func (e *env) commit(cmds ...*pb.Command) []error {
+// commit applies what the test, its users and agents do.
+func (e *env) commit(cmds ...*pb.Command) []error { return e.commitAt(e.now, cmds...) }
+
+// commitAt is commit for a loop, which has a clock of its own.
+func (e *env) commitAt(now time.Time, cmds ...*pb.Command) []error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.index++
-	return e.state.Apply(e.index, &pb.Entry{Commands: cmds, At: timestamppb.New(e.now)})
+	return e.state.Apply(e.index, &pb.Entry{Commands: cmds, At: timestamppb.New(now)})
 }
 
 func (e *env) newID() string {

@@ -15,8 +15,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -64,13 +62,7 @@ func (m *month) reign() {
 }
 
 // lead commits what a leader proposed; now is the world's.
-func (m *month) lead(cmds ...*pb.Command) (refused []error) {
-	m.locked(func() {
-		m.index++
-		refused = m.state.Apply(m.index, &pb.Entry{Commands: cmds, At: timestamppb.Now()})
-	})
-	return refused
-}
+func (m *month) lead(cmds ...*pb.Command) []error { return m.commitAt(time.Now(), cmds...) }
 
 // interregnum is the time until the next leader, which knows all that was
 // committed before.
@@ -92,7 +84,7 @@ func (m *month) world(ctx context.Context) {
 			case batch := <-changes:
 				m.note(batch)
 			}
-			m.locked(func() { m.now = time.Now() })
+			m.now = time.Now()
 			for m.placeAll() || m.runAll() {
 			}
 			m.forgetRemoved()

@@ -39,7 +39,6 @@ func (s *stage) propose(_ context.Context, cmds ...*pb.Command) ([]error, error)
 	}
 	var fail error
 	s.locked(func() {
-		s.now = time.Now()
 		s.proposals++
 		s.largest = max(s.largest, size)
 		fail = s.fail
@@ -47,7 +46,7 @@ func (s *stage) propose(_ context.Context, cmds ...*pb.Command) ([]error, error)
 	if fail != nil && !s.after {
 		return nil, fail
 	}
-	return s.commit(cmds...), fail
+	return s.commitAt(time.Now(), cmds...), fail
 }
 
 func (s *stage) locked(do func()) {
