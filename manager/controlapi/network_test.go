@@ -136,7 +136,7 @@ func TestExplainTaskWithoutAddresses(t *testing.T) {
 		Tasks: []*pb.TaskAllocation{{Id: "t3", Problem: "no free address in network front"}},
 	}}})
 	e, err := r.server.ExplainTask(t.Context(), &pb.GetRequest{Ref: "t3"})
-	if err != nil || e.Summary != "waiting: no free address in network front" || e.Hint != "minictl network inspect -v front" || len(e.Nodes) != 3 {
+	if err != nil || e.Summary != "no free address in network front" || e.Hint != "minictl network inspect -v front" || len(e.Nodes) != 3 {
 		t.Errorf("%v, %v", e, err)
 	}
 }
