@@ -28,8 +28,10 @@ type book struct {
 	stuck  []*group
 	behind int
 	eased  uint64
-	// nextTelling is when the first stuck group is due to be told why.
+	// nextTelling is when stuck groups are to be told why, or the round through
+	// them goes on.
 	nextTelling time.Time
+	round       round
 }
 
 // service is a service's present state, and by version what its tasks need
@@ -261,6 +263,7 @@ func (b *book) takeStuck() []*group {
 	head := b.stuck[:n:n]
 	b.stuck = b.stuck[n:]
 	b.behind -= n
+	b.round.at = max(0, b.round.at-n) // they come again, at the end
 	var due []*group
 	for _, g := range head {
 		g.stuck = false
@@ -286,7 +289,7 @@ func (b *book) tried(g *group, now time.Time) {
 	case g.fresh:
 		g.due = earlier(g.due, now.Add(tellEvery))
 	}
-	b.nextTelling = earlier(b.nextTelling, g.due)
+	b.tellBy(g.due)
 	if !g.stuck {
 		g.stuck = true
 		b.stuck = append(b.stuck, g)
@@ -299,7 +302,14 @@ func (b *book) untold(due time.Time) {
 		g.fresh = true
 		g.due = earlier(g.due, due)
 	}
-	b.nextTelling = earlier(b.nextTelling, due)
+	b.tellBy(due)
+}
+
+// tellBy has stuck groups looked at by a time, also those that the present
+// round has passed already.
+func (b *book) tellBy(at time.Time) {
+	b.nextTelling = earlier(b.nextTelling, at)
+	b.round.next = earlier(b.round.next, at)
 }
 
 // rest is how long the loop may sleep if nothing changes.

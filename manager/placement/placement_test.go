@@ -148,6 +148,36 @@ func TestWaitingTaskIsToldWhyAndPlacedLater(t *testing.T) {
 	})
 }
 
+// TestManyAreToldInRounds: more groups than a pass explains are all told soon,
+// and once more when the reason changes, while they are also tried again.
+func TestManyAreToldInRounds(t *testing.T) {
+	start(t, func(t *testing.T, c *cluster) {
+		const services = 3000
+		c.must(t, node("n1", nil))
+		for i := range services {
+			name := fmt.Sprintf("s%04d", i)
+			c.must(t, spec(name, needing(1<<50)), tasks(name, 0, 1))
+		}
+		told := func(want string) (n int) {
+			for task := range c.View().Tasks() {
+				if task.Status.Message == want {
+					n++
+				}
+			}
+			return n
+		}
+		pass(time.Second)
+		if n := told("waiting: 0 of 1 nodes fit"); n != services {
+			t.Errorf("%d of %d are told", n, services)
+		}
+		c.must(t, node("n2", nil))
+		pass(3 * time.Second)
+		if n := told("waiting: 0 of 2 nodes fit"); n != services {
+			t.Errorf("%d of %d are told of the second node", n, services)
+		}
+	})
+}
+
 func TestReasonsThatChangeAreToldRarely(t *testing.T) {
 	start(t, func(t *testing.T, c *cluster) {
 		c.must(t, node("n1", nil), spec("web", needing(1<<50)), tasks("web", 0, 1))

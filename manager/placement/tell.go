@@ -16,8 +16,12 @@ const (
 	// each time, up to tellSlowest: a flapping cluster must not fill the log.
 	tellEvery   = time.Second
 	tellSlowest = 30 * time.Second
-	// tellNodes bounds how many nodes one pass asks for reasons: some 100 ms.
-	tellNodes = 1 << 20
+	// One pass tells some groups only, so that many of them do not keep new tasks
+	// waiting: it looks at so many, explains so many, and asks so many nodes for
+	// reasons. Each is a few milliseconds.
+	tellScan   = 1 << 14
+	tellGroups = 1 << 10
+	tellNodes  = 1 << 17
 	// tellBytes bounds the explanations of one proposal.
 	tellBytes = 1 << 19
 )
@@ -33,33 +37,47 @@ type telling struct {
 	fresh bool
 }
 
-// tell proposes explanations for the stuck groups that are due.
+// round is one way through all stuck groups, over as many passes as it takes.
+type round struct {
+	// at is the first group of the next pass.
+	at int
+	// next is when the groups that were passed are due.
+	next time.Time
+	// known are explanations by what the tasks require.
+	known map[string]explanation
+}
+
+// explanation is why tasks wait, and what the scheduler's Changes were then.
+type explanation struct {
+	status *pb.TaskStatus
+	seen   uint64
+}
+
+// tell goes on with the round through the stuck groups, or begins the next one
+// when it is time, and proposes explanations for those that are due.
 func (l *loop) tell(ctx context.Context, now time.Time) {
-	if l.book.nextTelling.After(now) {
+	b := l.book
+	if b.nextTelling.After(now) {
 		return
 	}
-	next := now.Add(tellSlowest)
-	w := &writer{loop: l, ctx: ctx, known: map[string]*pb.TaskStatus{}, budget: tellNodes}
-	for _, g := range l.book.stuck {
+	if b.round.at == 0 {
+		b.round = round{next: now.Add(tellSlowest), known: map[string]explanation{}}
+	}
+	w := &writer{loop: l, ctx: ctx, groups: tellGroups, nodes: tellNodes}
+	end := min(b.round.at+tellScan, len(b.stuck))
+	for ; b.round.at < end && w.groups > 0 && w.nodes > 0; b.round.at++ {
+		g := b.stuck[b.round.at]
 		if g.live == 0 {
 			continue
 		}
-		switch {
-		case g.due.After(now):
-		case g.seen == w.book.set.Changes() && !g.fresh:
-			g.due = now.Add(tellEvery)
-		case w.budget <= 0:
-			g.due = now.Add(retryDelay)
-		default:
-			if w.group(g) {
-				g.pause = min(max(tellEvery, 2*g.pause), tellSlowest)
-			}
-			g.due = now.Add(max(tellEvery, g.pause))
-			g.seen, g.fresh = w.book.set.Changes(), false
-		}
-		next = earlier(next, g.due)
+		w.turn(g, now)
+		b.round.next = earlier(b.round.next, g.due)
 	}
-	l.book.nextTelling = next
+	b.nextTelling = now.Add(quiet)
+	if b.round.at >= len(b.stuck) {
+		b.nextTelling = b.round.next
+		b.round = round{}
+	}
 	w.flush()
 }
 
@@ -67,11 +85,27 @@ func (l *loop) tell(ctx context.Context, now time.Time) {
 type writer struct {
 	*loop
 	ctx context.Context
-	// known are explanations by what the tasks require.
-	known  map[string]*pb.TaskStatus
-	budget int
-	batch  []*pb.TaskStatusReport
-	size   int
+	// How many groups may still be explained, and how many nodes asked.
+	groups, nodes int
+	batch         []*pb.TaskStatusReport
+	size          int
+}
+
+// turn tells a group's tasks why they wait, if it is time and that may have
+// changed.
+func (w *writer) turn(g *group, now time.Time) {
+	switch {
+	case g.due.After(now):
+	case g.seen == w.book.set.Changes() && !g.fresh:
+		g.due = now.Add(tellEvery)
+	default:
+		w.groups--
+		if w.group(g) {
+			g.pause = min(max(tellEvery, 2*g.pause), tellSlowest)
+		}
+		g.due = now.Add(max(tellEvery, g.pause))
+		g.fresh = false
+	}
 }
 
 // group explains a group's waiting tasks; it reports whether any was told
@@ -79,33 +113,35 @@ type writer struct {
 func (w *writer) group(g *group) bool {
 	sg := w.book.groupOf(g)
 	told := false
+	g.seen = w.book.set.Changes()
 	for _, e := range g.entries {
 		if !e.waits() {
 			continue
 		}
 		why := w.why(sg, waiting(e))
-		if same(e.task.GetStatus(), why) {
+		g.seen = min(g.seen, why.seen)
+		if same(e.task.GetStatus(), why.status) {
 			continue
 		}
 		told = true
-		w.add(e.task.GetId(), why)
+		w.add(e.task.GetId(), why.status)
 	}
 	return told
 }
 
 // why explains a task, or finds what was said to one like it.
-func (w *writer) why(g scheduler.Group, t scheduler.Waiting) *pb.TaskStatus {
+func (w *writer) why(g scheduler.Group, t scheduler.Waiting) explanation {
 	key := g.Need.Key(g.Service) + "\x00" + t.Node
 	if t.Replaces != "" || t.Node != "" {
 		key += "\x00" + g.Service
 	}
-	if why := w.known[key]; why != nil {
+	if why, ok := w.book.round.known[key]; ok {
 		return why
 	}
 	e := w.book.set.Explain(g, t)
-	w.budget -= e.Nodes + 1
-	why := statusOf(e, t)
-	w.known[key] = why
+	w.nodes -= e.Nodes + 1
+	why := explanation{statusOf(e, t), w.book.set.Changes()}
+	w.book.round.known[key] = why
 	return why
 }
 
