@@ -210,7 +210,7 @@ func (c *cli) runFailed(ctx context.Context, a *api, t *progress.Tracker, e ende
 	name, run := t.Service().GetSpec().GetName(), t.Run()
 	switch {
 	case e.outcome == progress.RunFailed && run.State == pb.JobState_JOB_STATE_REPLACED:
-		return &exitError{exitRollout, fault.New(fault.State, "run %d of job %q was ended for a newer one's sake", run.Number, name).
+		return &exitError{exitRollout, fault.New(fault.State, "run %d of job %q was replaced: %s", run.Number, name, print.Clean(run.Message)).
 			WithTry("minictl service inspect --pretty %s", name)}
 	case e.outcome == progress.RunFailed:
 		c.lastWords(ctx, a, t.Failed())
@@ -234,7 +234,8 @@ func (c *cli) runTimedOut(ctx context.Context, a *api, t *progress.Tracker, afte
 		err := fault.New(fault.Timeout, "cannot place all tasks of job %q within %v: %s", name, after, progress.Reason(task))
 		return &exitError{exitUnplaceable, err.WithTry("minictl task why %s", progress.Ref(task))}
 	}
-	text := fmt.Sprintf("%d out of %d tasks are complete", run.Completed, run.Total)
+	counts := t.Counts()
+	text := fmt.Sprintf("%d out of %d tasks are complete", counts.Good, counts.Wanted)
 	if task := t.Failed(); task != nil {
 		c.lastWords(ctx, a, task)
 		text += "; last failure: " + print.Clean(progress.Reason(task))

@@ -100,16 +100,36 @@ func (j *jobWait) verdict(gone bool) Outcome {
 	return Waiting
 }
 
-// counts of a run: its tasks that completed, and the others by state.
-func (j *jobWait) counts(slots []slot) Counts {
-	c := Counts{Job: true, Good: int(j.run.GetCompleted()), Wanted: int(j.run.GetTotal()), Others: map[string]int{}}
-	for _, slot := range slots {
-		if live(slot.current) {
-			c.Others[StateName(slot.current.GetStatus().GetState())]++
+// runCounts of a run are those of its record, which managers bring up to date
+// once a second, and of the tasks that were seen meanwhile. How many nodes a
+// global job is for is told by the record only.
+func (t *Tracker) runCounts() Counts {
+	run := t.job.run
+	c := Counts{Job: true, Others: map[string]int{}}
+	failures, done, places := 0, map[place]bool{}, map[place]bool{}
+	for _, task := range t.tasks {
+		if !t.job.has(task) {
+			continue
+		}
+		p := placeOf(task)
+		places[p] = true
+		switch {
+		case live(task):
+			c.Others[StateName(task.GetStatus().GetState())]++
+		case task.GetStatus().GetState() == pb.TaskState_TASK_STATE_COMPLETE:
+			done[p] = true
+		case failed(task):
+			failures++
 		}
 	}
-	if n := int(j.run.GetFailed()); n > 0 {
-		c.Others["failed"] = n
+	if failures = max(failures, int(run.GetFailed())); failures > 0 {
+		c.Others["failed"] = failures
+	}
+	c.Good = max(len(done), int(run.GetCompleted()))
+	if want, replicated := t.wanted(); replicated && (run == nil || run.State == pb.JobState_JOB_STATE_RUNNING) {
+		c.Wanted = want
+	} else {
+		c.Wanted = max(len(places), int(run.GetTotal()))
 	}
 	return c
 }

@@ -74,6 +74,9 @@ func TestRunIsFollowedToItsEnd(t *testing.T) {
 	task("old", 1, 1, pb.TaskState_TASK_STATE_FAILED)
 	tracker.Apply(&pb.WatchEvent{Action: pb.WatchEvent_ACTION_SYNCED}, now)
 	verdict(Waiting)
+	if got, want := tracker.Counts().Overall(false), "job progress: 0 out of 3 complete"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 	if lines := strings.Join(tracker.Picture(now, 80), "\n"); !strings.Contains(lines, "the run has not begun") || tracker.Failed() != nil {
 		t.Errorf("before the run: %s, failed %v", lines, tracker.Failed())
 	}
@@ -98,6 +101,11 @@ func TestRunIsFollowedToItsEnd(t *testing.T) {
 	}
 	if f := tracker.Failed(); f.GetId() != "bad" {
 		t.Errorf("failed is %v", f)
+	}
+	// Managers tell of the end of a task before they have counted it.
+	task("good", 2, 2, pb.TaskState_TASK_STATE_COMPLETE)
+	if got, want := tracker.Counts().Overall(true), "job progress: 2 out of 3 complete (1 failed)"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 	// A run that begins meanwhile is not waited for.
 	ended := runIn(2, pb.JobState_JOB_STATE_COMPLETE)

@@ -32,11 +32,11 @@ type Counts struct {
 
 // Counts returns how far the service is.
 func (t *Tracker) Counts() Counts {
+	if t.job != nil {
+		return t.runCounts()
+	}
 	c := Counts{Others: map[string]int{}}
 	slots := t.slots()
-	if t.job != nil {
-		return t.job.counts(slots)
-	}
 	for _, slot := range slots {
 		task := slot.current
 		switch {
@@ -55,19 +55,22 @@ func (t *Tracker) Counts() Counts {
 	return c
 }
 
-// Overall is the line that sums up: "overall progress: 2 out of 3 tasks". Of
-// jobs it always has the details, for tasks that go on are not yet good ones.
+// Overall is the line that sums up: "overall progress: 2 out of 3 tasks". Of a
+// job's tasks those that run and that failed are always told, for neither are
+// among the good ones.
 func (c Counts) Overall(detailed bool) string {
 	line := fmt.Sprintf("overall progress: %d out of %d tasks", c.Good, c.Wanted)
 	if c.Job {
 		line = fmt.Sprintf("job progress: %d out of %d complete", c.Good, c.Wanted)
 	}
-	if !detailed && !c.Job || len(c.Others) == 0 {
-		return line
-	}
 	var parts []string
 	for state, n := range c.Others {
-		parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		if detailed || c.Job && (state == "running" || state == "failed") {
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	if len(parts) == 0 {
+		return line
 	}
 	slices.Sort(parts)
 	return line + " (" + strings.Join(parts, ", ") + ")"
