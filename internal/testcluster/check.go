@@ -10,6 +10,7 @@ import (
 	"github.com/minid/minid/agent/faketask"
 	"github.com/minid/minid/client"
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // fence is how long after its return a node may still run what was replaced:
@@ -56,6 +57,9 @@ func place(t *pb.Task) string {
 // unsettled judges one service. Services that cannot settle, because their image
 // crashes or is absent, only must not have more tasks than they should.
 func (s *Story) unsettled(svc *pb.Service, tasks []*pb.Task) string {
+	if store.IsJob(svc.Spec) {
+		return s.unsettledJob(svc, tasks)
+	}
 	want := len(s.Nodes)
 	if r := svc.Spec.GetReplicated(); r != nil {
 		want = int(r.Replicas)

@@ -14,15 +14,6 @@ import (
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// brief is an image whose containers have something to do for a while, then end.
-const brief = "docker.io/library/brief:1"
-
-// jobBehaviours are those of images that end.
-var jobBehaviours = map[string]faketask.Behaviour{
-	brief: {PrepareFor: 200 * time.Millisecond, RunFor: 6 * time.Second},
-	crash: {RunFor: 4 * time.Second, ExitCode: 3},
-}
-
 // batch creates a job on the workers, so that managers may die without losing
 // any of its tasks.
 func (l *lifeRig) batch(image string, mode *pb.ReplicatedJob, config *pb.JobConfig) {
@@ -84,7 +75,7 @@ func (l *lifeRig) startsBySlot() map[uint64]int {
 // completed stays so, and nothing runs twice.
 func TestLeaderDiesInAJob(t *testing.T) {
 	life(t, func(l *lifeRig) {
-		l.Behave = faketask.ByImage(jobBehaviours)
+		l.Behave = faketask.ByImage(behaviours)
 		l.Form(context.Background(), 5, 2)
 		l.batch(brief, &pb.ReplicatedJob{Completions: 9, MaxConcurrent: 2}, nil)
 		l.awaitCompleted(2)
@@ -104,7 +95,7 @@ func TestLeaderDiesInAJob(t *testing.T) {
 // Tries and their growing pace count on too.
 func TestLeaderDiesInABackOff(t *testing.T) {
 	life(t, func(l *lifeRig) {
-		l.Behave = faketask.ByImage(jobBehaviours)
+		l.Behave = faketask.ByImage(behaviours)
 		l.Form(context.Background(), 5, 1)
 		l.batch(crash, &pb.ReplicatedJob{Completions: 1}, nil)
 		for tries := range 2 {
@@ -114,11 +105,11 @@ func TestLeaderDiesInABackOff(t *testing.T) {
 				}
 				return ""
 			})
-			time.Sleep(6 * time.Second) // it has failed, and waits
+			time.Sleep(8 * time.Second) // it has failed, and waits
 			l.killLeader()
 		}
 		r := l.awaitRun(1, pb.JobState_JOB_STATE_FAILED)
-		if r.Failed != 4 || r.Message != "slot 1 failed 4 times: exit code 3" {
+		if r.Failed != 4 || r.Message != "slot 1 failed 4 times: exit code 1" {
 			t.Errorf("the run is %v", r)
 		}
 		var history []faketask.Run
@@ -141,7 +132,7 @@ func TestLeaderDiesInABackOff(t *testing.T) {
 // A schedule fires on its minute while one leader after the other dies.
 func TestLeadersDieOnASchedule(t *testing.T) {
 	life(t, func(l *lifeRig) {
-		l.Behave = faketask.ByImage(jobBehaviours)
+		l.Behave = faketask.ByImage(behaviours)
 		l.Form(context.Background(), 3, 2)
 		l.batch(brief, &pb.ReplicatedJob{Completions: 1}, &pb.JobConfig{Schedule: &pb.JobSchedule{Cron: "*/2 * * * *"}})
 		created := l.service().GetMeta().GetCreatedAt().AsTime()

@@ -22,7 +22,17 @@ func TestSimulatedFaults(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { tellStory(t, seed) })
+			synctest.Test(t, func(t *testing.T) { tellStory(t, seed, (*Story).Step) })
+		})
+	}
+}
+
+// TestSimulatedJobs tells stories with jobs besides.
+func TestSimulatedJobs(t *testing.T) {
+	for _, seed := range seeds(t) {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { tellStory(t, seed, (*Story).StepWithJobs) })
 		})
 	}
 }
@@ -44,7 +54,7 @@ func seeds(t *testing.T) []uint64 {
 	return list
 }
 
-func tellStory(t *testing.T, seed uint64) {
+func tellStory(t *testing.T, seed uint64, step func(*Story)) {
 	c := New(t)
 	if os.Getenv("SIM_LOG") != "" {
 		c.Log = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})
@@ -65,7 +75,7 @@ func tellStory(t *testing.T, seed uint64) {
 		watching.Go(func() { story.GivenTwice(ctx, n, func(why string) { t.Error(why) }) })
 	}
 	for range 25 {
-		story.Step()
+		step(story)
 	}
 	story.Quiet()
 	awaitSettled(t, story)

@@ -22,12 +22,14 @@ const (
 	slow   = "docker.io/library/slow:1"   // takes seconds to pull and to stop
 	crash  = "docker.io/library/crash:1"  // ends with code 1 after a while
 	absent = "docker.io/library/absent:1" // cannot be pulled
+	brief  = "docker.io/library/brief:1"  // ends with code 0 after a while
 )
 
 // behaviours of the images.
 var behaviours = map[string]faketask.Behaviour{
 	slow:   {PrepareFor: 3 * time.Second, StopFor: 4 * time.Second},
 	crash:  {RunFor: 7 * time.Second, ExitCode: 1},
+	brief:  {PrepareFor: 200 * time.Millisecond, RunFor: 6 * time.Second},
 	absent: {PrepareErr: func(int) error { return faketask.ErrRegistry }},
 }
 
@@ -45,6 +47,7 @@ type Story struct {
 	Told []string
 	// services by name, as last asked for; names are never used again.
 	services map[string]*pb.ServiceSpec
+	jobs     map[string]*pb.ServiceSpec
 	networks []*pb.NetworkAttachment
 	made     int
 	drained  map[string]bool
@@ -58,7 +61,7 @@ type Story struct {
 func NewStory(c *Cluster, seed uint64, managers, workers int) *Story {
 	s := &Story{
 		Cluster: c, rnd: rand.New(rand.NewPCG(seed, 1)), start: time.Now(),
-		services: map[string]*pb.ServiceSpec{}, drained: map[string]bool{},
+		services: map[string]*pb.ServiceSpec{}, jobs: map[string]*pb.ServiceSpec{}, drained: map[string]bool{},
 		ids: map[*Node]string{}, away: map[*Node]time.Time{},
 	}
 	c.Behave = faketask.ByImage(behaviours)
