@@ -47,7 +47,7 @@ var never = []struct {
 var noWire = []string{"store", "scheduler", "agent/task", "network", "manager/orchestrator", "manager/placement", "manager/reaper", "fault"}
 
 // pure packages decide and never read the clock or log.
-var pure = []string{"scheduler", "store", "fault", "internal/restarts"}
+var pure = []string{"scheduler", "store", "fault", "cron", "internal/restarts"}
 
 func TestImports(t *testing.T) {
 	for _, f := range moduleFiles(t) {
