@@ -2,28 +2,38 @@ package events
 
 import (
 	"cmp"
-	"fmt"
+	"strconv"
 
 	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
-// told are the states of tasks that people want to hear of, and whether they
-// are bad news. What comes between is in the task's life line.
-var told = map[pb.TaskState]bool{
-	pb.TaskState_TASK_STATE_ASSIGNED: false,
-	pb.TaskState_TASK_STATE_RUNNING:  false,
-	pb.TaskState_TASK_STATE_COMPLETE: false,
-	pb.TaskState_TASK_STATE_SHUTDOWN: false,
-	pb.TaskState_TASK_STATE_FAILED:   true,
-	pb.TaskState_TASK_STATE_REJECTED: true,
-	pb.TaskState_TASK_STATE_ORPHANED: true,
+// reached is the action of a state that people want to hear of, and whether it
+// is bad news. What comes between is in the task's life line.
+func reached(s pb.TaskState) (action string, bad bool) {
+	switch s {
+	case pb.TaskState_TASK_STATE_ASSIGNED:
+		return "assigned", false
+	case pb.TaskState_TASK_STATE_RUNNING:
+		return "running", false
+	case pb.TaskState_TASK_STATE_COMPLETE:
+		return "complete", false
+	case pb.TaskState_TASK_STATE_SHUTDOWN:
+		return "shutdown", false
+	case pb.TaskState_TASK_STATE_FAILED:
+		return "failed", true
+	case pb.TaskState_TASK_STATE_REJECTED:
+		return "rejected", true
+	case pb.TaskState_TASK_STATE_ORPHANED:
+		return "orphaned", true
+	}
+	return "", false
 }
 
 func (e *Entry) task(old, new *pb.Task) {
 	if from, to := old.GetStatus().GetState(), new.GetStatus().GetState(); from != to {
-		if bad, ok := told[to]; ok {
-			e.add(taskEvent(new), why.State(to), why.Task(new)).Warning = bad
+		if action, bad := reached(to); action != "" {
+			e.add(taskEvent(new), action, why.Task(new)).Warning = bad
 			return
 		}
 	}
@@ -74,5 +84,5 @@ func taskName(t *pb.Task) string {
 	if t.Slot == 0 {
 		return service + "." + t.NodeId
 	}
-	return fmt.Sprintf("%s.%d", service, t.Slot)
+	return service + "." + strconv.FormatUint(t.Slot, 10)
 }
