@@ -30,6 +30,12 @@
 // whether to try again, scale.go how many slots there are, trial.go how the
 // update's task of a slot stands, update.go which slots are renewed next and
 // when that has to end, rollback.go how it ends.
+//
+// Jobs have a core of their own. Their unit is the seat: a run's share of a
+// slot, or of a node, where one task has to complete. job.go keeps the runs and
+// their seats, seat.go tells what is true of a seat and what it needs, jobrun.go
+// which runs begin and end, schedule.go which time is due. What all share is in
+// ground.go.
 package orchestrator
 
 import (
