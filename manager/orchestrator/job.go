@@ -101,9 +101,9 @@ func (s *jobSet) classify(r *run) {
 func (r *run) goesOn() bool { return r.record.GetState() == pb.JobState_JOB_STATE_RUNNING }
 
 // isOpen: besides runs that go on, a global job that runs once for its version
-// is never quite finished, for a node may join.
+// is never quite finished, for a node may join while its tasks are there.
 func (s *jobSet) isOpen(r *run) bool {
-	return r.goesOn() || s.perNode() && s.schedule() == nil &&
+	return r.goesOn() || s.perNode() && s.schedule() == nil && !s.isExpired(r) &&
 		r.record.GetState() == pb.JobState_JOB_STATE_COMPLETE &&
 		r.number == s.service.GetJob().GetLastRun() && r.record.GetSpecVersion() == s.service.SpecVersion
 }

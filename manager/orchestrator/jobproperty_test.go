@@ -34,7 +34,8 @@ func anyJobs(rt *rapid.T, t testing.TB) *env {
 	if rapid.Bool().Draw(rt, "scheduled") {
 		options = append(options, "cron=*_*_*_*_*",
 			rapid.SampledFrom([]string{"concurrency=ALLOW", "concurrency=FORBID", "concurrency=REPLACE"}).Draw(rt, "concurrency"),
-			rapid.SampledFrom([]string{"missed=RUN_ONCE", "missed=SKIP"}).Draw(rt, "missed"))
+			rapid.SampledFrom([]string{"missed=RUN_ONCE", "missed=SKIP"}).Draw(rt, "missed"),
+			rapid.SampledFrom([]string{"ttl=30s", "ttl=1h"}).Draw(rt, "ttl"))
 	}
 	e.setService("web", options...)
 	return e
