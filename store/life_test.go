@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
 
 	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -112,5 +114,39 @@ func TestLifeLinesOfOldViewsStay(t *testing.T) {
 	m.must(report("n1", "t1", &pb.TaskStatus{State: preparing, Message: "a"}), report("n1", "t1", &pb.TaskStatus{State: preparing, Message: "b"}))
 	if after := fmt.Sprint(why.Steps(old)); after != before {
 		t.Errorf("%s became %s", before, after)
+	}
+}
+
+// checkLife checks a step of a task's life: what was written stays, but for the
+// reason of where the task still is; times only rise.
+func checkLife(t *rapid.T, from, to *pb.Task) {
+	before, after := why.Steps(from.Life), why.Steps(to.Life)
+	if len(after) < len(before) || len(after) > len(before)+2 || len(after) > 16 {
+		t.Fatalf("task %s: %d steps after %d", to.Id, len(after), len(before))
+	}
+	reached := pb.TaskState(-1)
+	for i, s := range after {
+		if i > 0 && s.AtMS < after[i-1].AtMS {
+			t.Fatalf("task %s: step %d is before the last: %v", to.Id, i, after)
+		}
+		if !s.Desired {
+			if s.State <= reached {
+				t.Fatalf("task %s reached %v after %v", to.Id, s.State, reached)
+			}
+			reached = s.State
+		}
+		if i < len(before) {
+			b := before[i]
+			if b.Reason = s.Reason; b != s {
+				t.Fatalf("task %s: step %d became %v", to.Id, i, s)
+			}
+		}
+	}
+	if reached != to.Status.State {
+		t.Fatalf("task %s: its life ends with %v, it is %v", to.Id, reached, to.Status.State)
+	}
+	ended := from.Status.State > running
+	if ended && !proto.Equal(from.Life, to.Life) {
+		t.Fatalf("task %s lives on: %v", to.Id, after)
 	}
 }

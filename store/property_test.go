@@ -244,6 +244,7 @@ func checkStep(t *rapid.T, c store.Change) {
 	switch from := c.Old.(type) {
 	case *pb.Task:
 		to := c.New.(*pb.Task)
+		checkLife(t, from, to)
 		switch {
 		case to.Status.State < from.Status.State || to.DesiredState < from.DesiredState:
 			t.Fatalf("task %s went back from %v to %v", c.ID, from, to)
