@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -220,7 +221,7 @@ func (r *Runtime) Stop(ctx context.Context, id, signal string, grace time.Durati
 		r.drain(ctx, id)
 	}
 	if o.Phase == task.Running && grace > 0 {
-		if err := r.signal(ctx, id, sig); err != nil {
+		if err := r.signal(ctx, id, o.Pid, sig); err != nil {
 			return err
 		}
 		done, err := r.endsWithin(ctx, id, grace)
@@ -228,7 +229,7 @@ func (r *Runtime) Stop(ctx context.Context, id, signal string, grace time.Durati
 			return err
 		}
 	}
-	if err := r.signal(ctx, id, unix.SIGKILL); err != nil {
+	if err := r.signal(ctx, id, o.Pid, unix.SIGKILL); err != nil {
 		return err
 	}
 	done, err := r.endsWithin(ctx, id, killTimeout)
@@ -268,8 +269,12 @@ func (r *Runtime) endsWithin(ctx context.Context, id string, d time.Duration) (b
 	return false, err
 }
 
-// signal sends a signal to a task's process; one that is gone needs none.
-func (r *Runtime) signal(ctx context.Context, id string, sig unix.Signal) error {
+// signal sends a signal to a task's process; one that is gone needs none. To ask
+// containerd costs a run of runc, which is why it is asked only if need be.
+func (r *Runtime) signal(ctx context.Context, id string, pid uint32, sig unix.Signal) error {
+	if signalOwn(id, int(pid), sig) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
 	_, err := r.tasks.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(sig)})
@@ -277,6 +282,21 @@ func (r *Runtime) signal(ctx context.Context, id string, sig unix.Signal) error 
 		return fmt.Errorf("send %v to task %s: %w", sig, id, inWords(err))
 	}
 	return nil
+}
+
+// signalOwn signals a process that is in the task's own cgroup, and tells whether
+// it did. Between the look and the signal no other process can get its number.
+func signalOwn(id string, pid int, sig unix.Signal) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil || !strings.Contains(string(groups), "/"+id+"\n") {
+		return false
+	}
+	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
 }
 
 // killTask ends and deletes a task's process, whatever its state. A process that
@@ -290,7 +310,7 @@ func (r *Runtime) killTask(ctx context.Context, id string) error {
 		return nil
 	}
 	if err == nil && got.GetProcess().GetStatus() != tasktypes.Status_STOPPED {
-		if err := r.signal(ctx, id, unix.SIGKILL); err != nil {
+		if err := r.signal(ctx, id, got.GetProcess().GetPid(), unix.SIGKILL); err != nil {
 			return err
 		}
 		_, err = r.tasks.Wait(ctx, &tasks.WaitRequest{ContainerID: id})
