@@ -15,7 +15,7 @@ T           ?= 30s
 PROTOC      := PATH=$(CURDIR)/.cache/bin:$$PATH protoc -I proto --go_out=. --go_opt=module=github.com/minid/minid \
                --go-grpc_out=. --go-grpc_opt=module=github.com/minid/minid
 
-.PHONY: help setup build check test race sim real integration bench versus fuzz proto drift demo clean
+.PHONY: help setup build check test race sim real integration vm bench versus fuzz proto drift demo clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ real: ## the runtime and the network on real containerd, runc and kernel (root)
 
 integration: build ## clusters of real nodes in network namespaces (root)
 	$(GO) test -count=1 -timeout 20m ./integration/...
+
+vm: setup build ## the tests of make real on Debian's own kernel with cgroup v2, under QEMU (root)
+	@scripts/vm
 
 bench: ## all benchmarks, compared with the committed baseline
 	@scripts/bench
