@@ -20,8 +20,10 @@
 //	          ended the new one is wanted RUNNING
 //	          start-first: the new one is wanted RUNNING at once, and the old
 //	          one is stopped when it is
-//	node      drained, unfit or down: the old one is stopped (or beyond reach)
-//	          and replaced without delay
+//	move      off a node that drains, or that has too many of a service that is
+//	          rebalanced: as an update, to another node
+//	node      unfit or down, or its drain's time is over: the old one is stopped
+//	          (or beyond reach) and replaced without delay
 //
 // So the new one never starts before the old one is known to have ended, or
 // its node to be down, unless the service asks for start-first.
@@ -29,7 +31,9 @@
 // slot.go tells what is true of a slot, tend.go what it needs, restart.go
 // whether to try again, scale.go how many slots there are, trial.go how the
 // update's task of a slot stands, update.go which slots are renewed next and
-// when that has to end, rollback.go how it ends.
+// when that has to end, rollback.go how it ends; drain.go which tasks move and
+// when the old one may be spared, rebalance.go and survey.go which move to
+// spread a service anew.
 //
 // Jobs have a core of their own. Their unit is the seat: a run's share of a
 // slot, or of a node, where one task has to complete. job.go keeps the runs and
