@@ -261,18 +261,12 @@ func runTime(r *pb.JobRun, now time.Time) string {
 func (c *cli) waitForRun(ctx context.Context, a *api, w awaited, timeout time.Duration, tell *teller) error {
 	// The lookups are no part of the wait's time once it is over.
 	after := context.WithoutCancel(ctx)
-	lookup, cancel := bounded(ctx)
-	defer cancel()
-	s, err := a.control.GetService(lookup, &pb.GetRequest{Ref: w.name})
+	s, nodes, err := a.lookUp(ctx, w, timeout)
 	if err != nil {
 		return err
 	}
 	if !spec.IsJob(s.GetSpec()) {
 		return fault.New(fault.Invalid, "cannot wait until %s is %s: it is no job, and runs on", w, w.goal).WithTry("minictl wait service/%s", w.name)
-	}
-	nodes, err := a.nodeNames(lookup)
-	if err != nil {
-		return err
 	}
 	tracker := progress.NewJobTracker(s, nodes, nextEnd(s))
 	outcome, err := progress.Follow(ctx, a.watchService(s.Id), tracker, waitDisplay{w, tell})

@@ -58,7 +58,7 @@ func prettyJob(p prettyPrinter, s *pb.Service, now time.Time) {
 			}
 		}
 	}
-	p.field(1, "Left out", print.Clean(s.GetJob().GetMessage()))
+	p.field(1, "Message", print.Clean(s.GetJob().GetMessage()))
 	if runs := s.GetJob().GetRuns(); len(runs) > 0 {
 		p.line(0, "Runs", "")
 		prettyRuns(p.w, runs, now)

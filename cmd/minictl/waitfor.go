@@ -147,18 +147,12 @@ func (c *cli) waitFor(ctx context.Context, a *api, w awaited, timeout time.Durat
 func (c *cli) waitForService(ctx context.Context, a *api, w awaited, timeout time.Duration, tell *teller) error {
 	// The lookups are no part of the wait's time once it is over.
 	after := context.WithoutCancel(ctx)
-	lookup, cancel := bounded(ctx)
-	defer cancel()
-	s, err := a.control.GetService(lookup, &pb.GetRequest{Ref: w.name})
+	s, nodes, err := a.lookUp(ctx, w, timeout)
 	if err != nil {
 		return err
 	}
 	if spec.IsJob(s.GetSpec()) {
 		return fault.New(fault.Invalid, "cannot wait until %s is %s: it is a job, and ends", w, w.goal).WithTry("minictl wait job/%s", w.name)
-	}
-	nodes, err := a.nodeNames(lookup)
-	if err != nil {
-		return err
 	}
 	// A rollout that failed before the wait is no less in its way.
 	s = proto.CloneOf(s)
@@ -186,6 +180,21 @@ func (c *cli) waitForService(ctx context.Context, a *api, w awaited, timeout tim
 				WithTry("minictl task inspect %s", progress.Ref(sick))
 		}
 	}
+}
+
+// lookUp finds what is waited for, and the names of nodes. A leader that is lost
+// at that moment only makes the wait longer.
+func (a *api) lookUp(ctx context.Context, w awaited, timeout time.Duration) (s *pb.Service, nodes map[string]string, err error) {
+	var last error
+	err = poll(ctx, func(ctx context.Context) (bool, error) {
+		if s, last = a.control.GetService(ctx, &pb.GetRequest{Ref: w.name}); last == nil {
+			nodes, last = a.nodeNames(ctx)
+		}
+		return last == nil, last
+	}, func() error {
+		return fault.New(fault.Timeout, "%s could not be looked up within %v: %w", w, timeout, last)
+	})
+	return s, nodes, err
 }
 
 // waitForEnd waits until a service and its tasks are gone; one that is not
