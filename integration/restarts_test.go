@@ -125,9 +125,10 @@ func (w *world) rolloutGoesOn(t *testing.T) {
 	w.create(t, via, service{name: "onward", replicas: replicas, flags: []string{
 		"--update-parallelism", "1", "--update-delay", "1s", "--update-monitor", "300ms", "--stop-grace-period", "2s"}})
 	ctl(t, via, "service", "update", "--detach", "--image", sampleV2, "onward")
-	started := w.rollout(t, via, "onward").StartedAt.AsTime()
+	var started time.Time
 	var first []string
 	await(t, "two slots are updated", patience, func() error {
+		started = w.rollout(t, via, "onward").GetStartedAt().AsTime()
 		if first = w.updated(t, via, "onward"); len(first) < 2 {
 			return fmt.Errorf("%d are", len(first))
 		}
@@ -145,7 +146,7 @@ func (w *world) rolloutGoesOn(t *testing.T) {
 	if err := leader.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if at := w.rollout(t, via, "onward").StartedAt.AsTime(); !at.Equal(started) {
+	if at := w.rollout(t, via, "onward").GetStartedAt().AsTime(); !at.Equal(started) {
 		t.Errorf("it started over at %v", at)
 	}
 	all := w.updated(t, via, "onward")
@@ -186,8 +187,8 @@ func (w *world) failuresAddUp(t *testing.T) {
 	if err := leader.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if s := w.rollout(t, via, "tally"); len(s.FailedTasks) != 3 || !strings.Contains(s.Message, "paused") {
-		t.Errorf("%d tasks failed: %s", len(s.FailedTasks), s.Message)
+	if s := w.rollout(t, via, "tally"); len(s.GetFailedTasks()) != 3 || !strings.Contains(s.GetMessage(), "paused") {
+		t.Errorf("%d tasks failed: %s", len(s.GetFailedTasks()), s.GetMessage())
 	}
 	w.awaitReady(t, 5)
 }
