@@ -19,12 +19,12 @@ type job struct {
 	w     *world
 	name  string
 	trace string
-	flags []string
 	// work is how long a task takes, and with which code it ends.
 	work []string
 }
 
 func (w *world) job(t *testing.T, name string, work ...string) *job {
+	t.Helper()
 	return &job{w: w, name: name, trace: filepath.Join(t.TempDir(), "trace"), work: work}
 }
 
