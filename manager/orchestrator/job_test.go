@@ -172,6 +172,25 @@ func TestLeadersFollowEachOtherInAJob(t *testing.T) {
 	})
 }
 
+// A slot whose tasks have vanished is tried like one that never had any.
+func TestVanishedTasksAreMadeAgain(t *testing.T) {
+	e := newEnv(t)
+	e.addNode("n1")
+	e.setService("batch", "job=5/3")
+	e.settle()
+	view := e.state.View()
+	set := newJobSet(nil, e.newID)
+	set.turnTo(e.service("batch"), view)
+	set.load(slices.Collect(view.Tasks()))
+	if p := set.reconcile(e.now); !p.Empty() {
+		t.Fatalf("the plan is %v", p)
+	}
+	set.put(place{slot: 2}, nil)
+	if p := set.reconcile(e.now); len(p.Create) != 1 || p.Create[0].Slot != 2 {
+		t.Errorf("the plan is %v", p)
+	}
+}
+
 // due finds what going through all times finds.
 func TestDue(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

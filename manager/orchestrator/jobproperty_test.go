@@ -64,7 +64,7 @@ func (e *env) disturbJob(rt *rapid.T) {
 			}
 		}
 	case 6:
-		e.forgetJob()
+		e.forgetJob(rapid.Bool().Draw(rt, "tries too"))
 	default:
 		e.disturbNode(rt)
 	}
@@ -84,8 +84,9 @@ func (e *env) disturbNode(rt *rapid.T) {
 }
 
 // forgetJob trims history as hard as the reaper may: it leaves what completed,
-// and the newest tasks of each seat of a run that goes on.
-func (e *env) forgetJob() {
+// and the newest tasks of each seat of a run that goes on. Or harder: without
+// those its tries begin again.
+func (e *env) forgetJob(tries bool) {
 	s := e.service("web")
 	newer := map[string]uint64{}
 	var ids []string
@@ -95,7 +96,7 @@ func (e *env) forgetJob() {
 		newer[seat]++
 		run := store.Run(s, t.JobRun)
 		counts := run != nil && t.Status.State == pb.TaskState_TASK_STATE_COMPLETE ||
-			run.GetState() == pb.JobState_JOB_STATE_RUNNING && newer[seat] <= 1+s.Spec.Task.Restart.MaxAttempts
+			!tries && run.GetState() == pb.JobState_JOB_STATE_RUNNING && newer[seat] <= 1+s.Spec.Task.Restart.MaxAttempts
 		over := t.Status.State > pb.TaskState_TASK_STATE_RUNNING && t.DesiredState > pb.TaskState_TASK_STATE_RUNNING
 		if over && (!counts || t.DesiredState == pb.TaskState_TASK_STATE_REMOVE) {
 			ids = append(ids, t.Id)
