@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
 )
@@ -223,6 +224,85 @@ func TestLoopBoundsProposals(t *testing.T) {
 		}
 		if n != 20000 || s.largest > maxEntry {
 			t.Errorf("%d tasks, largest proposal %d bytes", n, s.largest)
+		}
+	})
+}
+
+// TestLoopWelcomesNodes: where the cluster wants it, a node's first session
+// rebalances the services that gain, once; its second does not, and neither
+// does anything while the cluster does not want it.
+func TestLoopWelcomesNodes(t *testing.T) {
+	for _, wanted := range []bool{false, true} {
+		t.Run(fmt.Sprint(wanted), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, "n1", "n2")
+				s.honest = true
+				s.apply(&pb.Command{Kind: &pb.Command_CreateCluster{CreateCluster: &pb.CreateCluster{Cluster: &pb.Cluster{
+					Id: "c", Spec: &pb.ClusterSpec{RebalanceOnJoin: wanted}}}}})
+				defer s.lead()()
+				s.setService("web", "replicas=6")
+				s.setService("one")
+				s.pass(time.Second)
+				s.apply(&pb.Command{Kind: &pb.Command_CreateNode{CreateNode: &pb.CreateNode{Node: &pb.Node{Id: "n3",
+					Spec:   &pb.NodeSpec{Role: pb.NodeRole_NODE_ROLE_WORKER, Availability: pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE},
+					Status: &pb.NodeStatus{State: pb.NodeState_NODE_STATE_UNKNOWN}}}}})
+				s.setNode("n3", pb.NodeState_NODE_STATE_READY)
+				s.pass(5 * time.Second)
+				r := s.service("web").Rebalance
+				if got := s.loads("web")["n3"]; wanted != (got == 2) || wanted != (r.GetMoved() == 2) {
+					t.Errorf("%d tasks are on the new node: %v", got, r)
+				}
+				if r := s.service("one").Rebalance; r != nil {
+					t.Errorf("a service that gains nothing is rebalanced: %v", r)
+				}
+				s.pass(10 * time.Minute) // it is no newcomer any more
+				s.setNode("n3", pb.NodeState_NODE_STATE_DOWN)
+				s.pass(time.Second)
+				s.setNode("n3", pb.NodeState_NODE_STATE_READY)
+				s.pass(5 * time.Second)
+				if now := s.service("web").Rebalance; !proto.Equal(now, r) {
+					t.Errorf("a node that comes back is welcomed as a new one: %v", now)
+				}
+			})
+		})
+	}
+}
+
+// TestLoopDrainsAcrossLeaders: a drain goes on where the last leader left it,
+// and its deadline stays what it was.
+func TestLoopDrainsAcrossLeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, "n1", "n2")
+		resign := s.lead()
+		s.setService("web", "replicas=4")
+		s.setService("tied", "constraint=node.id==n1")
+		s.pass(time.Second)
+		s.stubborn["n1"] = true
+		s.changeNode("n1", func(n *pb.NodeSpec) {
+			n.Availability, n.DrainDeadline = pb.NodeAvailability_NODE_AVAILABILITY_DRAIN, durationpb.New(time.Minute)
+		})
+		s.pass(time.Second)
+		resign()
+		s.pass(20 * time.Second)
+		s.stubborn["n1"] = false
+		defer s.lead()()
+		s.pass(5 * time.Second)
+		if loads := s.loads("web"); loads["n1"] != 0 || loads["n2"] != 4 {
+			t.Errorf("after the second leader came, web is on %v", loads)
+		}
+		if got := s.loads("tied")["n1"]; got != 1 {
+			t.Errorf("what fits nowhere else does not stay: %d", got)
+		}
+		s.pass(40 * time.Second)
+		if got := s.loads("tied")["n1"]; got != 0 {
+			t.Errorf("it stays beyond the deadline: %d", got)
+		}
+		moved := 0
+		for range s.state.View().TasksByService(s.service("web").Id) {
+			moved++
+		}
+		if moved != 6 {
+			t.Errorf("%d tasks were made for four slots, two of which moved", moved)
 		}
 	})
 }
