@@ -7,8 +7,7 @@ import (
 
 // The life line of a task: one step per state that it reached or was wanted in,
 // until its end. States only go forward, so there are never more than 16. Every
-// step has lists of its own of exactly its length: there are a million tasks,
-// and old views go on reading the old ones.
+// step makes new lists, for old views go on reading the old ones.
 
 // live brings a task's life line to its present state. stopped is why it is not
 // wanted any more, if that is what changed.
@@ -48,15 +47,39 @@ func (tx *txn) reached(t *pb.Task) int64 {
 	return at
 }
 
-func step(l *pb.LifeLine, s why.Step) *pb.LifeLine {
-	n := &pb.LifeLine{
-		States:  with(l.GetStates(), s.State),
-		Desired: with(l.GetDesired(), s.Desired),
-		AtMs:    with(l.GetAtMs(), s.AtMS),
-		Reasons: l.GetReasons(),
+// usual is the number of steps of most lives.
+const usual = 6
+
+// lifeCell is a usual life line with its lists: one object for the garbage
+// collector in place of four, for each of a million tasks.
+type lifeCell struct {
+	line    pb.LifeLine
+	states  [usual]pb.TaskState
+	desired [usual]bool
+	atMs    [usual]int64
+}
+
+// newLife has room for so many steps.
+func newLife(steps int) *pb.LifeLine {
+	if steps > usual {
+		return &pb.LifeLine{States: make([]pb.TaskState, steps), Desired: make([]bool, steps), AtMs: make([]int64, steps)}
 	}
+	c := new(lifeCell)
+	c.line.States, c.line.Desired, c.line.AtMs = c.states[:steps:steps], c.desired[:steps:steps], c.atMs[:steps:steps]
+	return &c.line
+}
+
+// step is a life line with one step more.
+func step(l *pb.LifeLine, s why.Step) *pb.LifeLine {
+	last := min(len(l.GetStates()), len(l.GetDesired()), len(l.GetAtMs()))
+	n := newLife(last + 1)
+	copy(n.States, l.GetStates())
+	copy(n.Desired, l.GetDesired())
+	copy(n.AtMs, l.GetAtMs())
+	n.States[last], n.Desired[last], n.AtMs[last] = s.State, s.Desired, s.AtMS
+	n.Reasons = l.GetReasons()
 	if s.Reason != "" {
-		n.Reasons = reasonAt(n.Reasons, len(n.States)-1, s.Reason)
+		n.Reasons = reasonAt(n.Reasons, last, s.Reason)
 	}
 	keepUnknown(l, n)
 	return n
@@ -89,14 +112,6 @@ func reasonAt(reasons []string, place int, reason string) []string {
 	n := make([]string, max(len(reasons), place+1))
 	copy(n, reasons)
 	n[place] = reason
-	return n
-}
-
-// with is a list of exactly one more.
-func with[T any](list []T, last T) []T {
-	n := make([]T, len(list)+1)
-	copy(n, list)
-	n[len(list)] = last
 	return n
 }
 
