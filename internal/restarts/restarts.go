@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/minid/minid/internal/why"
 	pb "github.com/minid/minid/proto/minid/v1"
 )
 
@@ -148,15 +149,10 @@ func (l Loop) next(now time.Time) string {
 
 // Why says in words how a task ended.
 func Why(t *pb.Task) string {
-	s := t.GetStatus()
-	switch code := s.GetContainer().GetExitCode(); {
-	case s.GetError() != "":
-		return s.Error
-	case s.GetContainer().GetOomKilled():
-		return fmt.Sprintf("out of memory (exit code %d)", code)
-	case code != 0:
-		return fmt.Sprintf("exit code %d", code)
-	case s.GetState() == pb.TaskState_TASK_STATE_COMPLETE:
+	if text := why.Task(t); text != "" {
+		return text
+	}
+	if t.GetStatus().GetState() == pb.TaskState_TASK_STATE_COMPLETE {
 		return "it finished (exit code 0)"
 	}
 	return "it failed"

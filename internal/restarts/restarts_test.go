@@ -50,7 +50,7 @@ func runs(since int) func(*pb.Task) {
 
 func TestFind(t *testing.T) {
 	oom := ended("a", 100, 110, 130, 6)
-	oom.Status.Error = "out of memory: reached its limit of 64 MiB"
+	oom.Status.Error, oom.Status.Container.ExitCode = "out of memory: reached its limit of 64 MiB", 137
 	fine := ended("a", 5, 6, 9, 3)
 	fine.Status.State, fine.Status.Container.ExitCode = pb.TaskState_TASK_STATE_COMPLETE, 0
 	for name, c := range map[string]struct {
@@ -62,12 +62,12 @@ func TestFind(t *testing.T) {
 		"no task":                {"", nil, 0, ""},
 		"two restarts are few":   {"", []*pb.Task{ended("a", 5, 6, 9, 1), next(9, 14, 2, nil)}, 10, ""},
 		"three are a loop":       {"", []*pb.Task{ended("a", 5, 6, 9, 2), next(9, 14, 3, nil)}, 10, "restarts again and again: 3 times in 9s, last: exit code 1, next try in 4s"},
-		"with its own words":     {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 130, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB, next try in 40s"},
-		"never in no time":       {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 169, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB, next try in 1s"},
-		"its time has come":      {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 171, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB, trying once more"},
-		"it runs":                {"", []*pb.Task{oom, next(130, 170, 7, runs(171))}, 190, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB, running once more"},
+		"with its own words":     {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 130, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB (exit code 137), next try in 40s"},
+		"never in no time":       {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 169, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB (exit code 137), next try in 1s"},
+		"its time has come":      {"", []*pb.Task{oom, next(130, 170, 7, nil)}, 171, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB (exit code 137), trying once more"},
+		"it runs":                {"", []*pb.Task{oom, next(130, 170, 7, runs(171))}, 190, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB (exit code 137), running once more"},
 		"it runs for long":       {"", []*pb.Task{oom, next(130, 170, 7, runs(171))}, 191, ""},
-		"long after long delays": {"max-delay=1m", []*pb.Task{oom, next(130, 170, 7, runs(171))}, 191, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB, running once more"},
+		"long after long delays": {"max-delay=1m", []*pb.Task{oom, next(130, 170, 7, runs(171))}, 191, "restarts again and again: 7 times in 2m10s, last: out of memory: reached its limit of 64 MiB (exit code 137), running once more"},
 		"it finishes too soon":   {"", []*pb.Task{fine, next(9, 14, 4, nil)}, 10, "restarts again and again: 4 times in 9s, last: it finished (exit code 0), next try in 4s"},
 		"it is told to stop":     {"", []*pb.Task{oom, next(130, 170, 7, func(t *pb.Task) { t.DesiredState = pb.TaskState_TASK_STATE_SHUTDOWN })}, 131, ""},
 		"another version":        {"", []*pb.Task{oom, next(130, 170, 0, func(t *pb.Task) { t.SpecVersion = 2 })}, 131, ""},

@@ -65,7 +65,7 @@ func situations() map[string]situation {
 		"runs":         {image: steady, action: "running"},
 		"completes":    {image: library + "done:1", action: "complete"},
 		"crashes":      {image: library + "exit3:1", action: "failed", reason: "exit code 3"},
-		"no memory":    {image: library + "hungry:1", action: "failed", reason: "out of memory (exit code 137)"},
+		"no memory":    {image: library + "hungry:1", action: "failed", reason: "out of memory: the host had none left (exit code 137)"},
 		"no command":   {image: library + "nocommand:1", action: "failed", reason: "exec: no such file (exit code 127)"},
 		"no image":     {image: library + "noimage:1", action: "rejected", reason: "there is no such image"},
 		"slow network": {image: library + "faraway:1", action: "retrying", reason: "registry: connection refused"},

@@ -22,10 +22,10 @@ func Task(t *pb.Task) string {
 		return s.GetError() // of its health
 	case Waits(t):
 		return waiting(s)
-	case s.GetContainer().GetOomKilled():
-		return fmt.Sprintf("out of memory (exit code %d)", s.Container.ExitCode)
 	case s.GetError() != "":
 		return withExitCode(s)
+	case s.GetContainer().GetOomKilled():
+		return fmt.Sprintf("out of memory (exit code %d)", s.Container.ExitCode)
 	case state == pb.TaskState_TASK_STATE_SHUTDOWN:
 		return Stopped(t) // how it put its end is no matter: it was asked to
 	case s.GetContainer().GetExitCode() != 0 && state > pb.TaskState_TASK_STATE_RUNNING:
