@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	pb "github.com/minid/minid/proto/minid/v1"
 	"github.com/minid/minid/store"
 )
@@ -103,15 +101,7 @@ func unknownCommands(view store.View, nodes []string, now time.Time) []*pb.Comma
 		if n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY {
 			continue
 		}
-		cmds = append(cmds, &pb.Command{Kind: &pb.Command_ReportNode{ReportNode: &pb.ReportNode{
-			Id: id,
-			Status: &pb.NodeStatus{
-				State:   pb.NodeState_NODE_STATE_UNKNOWN,
-				Message: "not heard of since the election",
-				Addr:    n.GetStatus().GetAddr(),
-				Since:   timestamppb.New(now),
-			},
-		}}})
+		cmds = append(cmds, reportCommand(n, pb.NodeState_NODE_STATE_UNKNOWN, "not heard of since the election", now))
 	}
 	return cmds
 }

@@ -235,17 +235,17 @@ func downCommands(view store.View, lost []string, now time.Time) []*pb.Command {
 		if n == nil || n.GetStatus().GetState() == pb.NodeState_NODE_STATE_DOWN {
 			continue
 		}
-		cmds = append(cmds, &pb.Command{Kind: &pb.Command_ReportNode{ReportNode: &pb.ReportNode{
-			Id: id,
-			Status: &pb.NodeStatus{
-				State:   pb.NodeState_NODE_STATE_DOWN,
-				Message: "heartbeats missed",
-				Addr:    n.GetStatus().GetAddr(),
-				Since:   timestamppb.New(now),
-			},
-		}}})
+		cmds = append(cmds, reportCommand(n, pb.NodeState_NODE_STATE_DOWN, "heartbeats missed", now))
 	}
 	return cmds
+}
+
+// reportCommand reports a node to be in another state from now on.
+func reportCommand(n *pb.Node, state pb.NodeState, message string, now time.Time) *pb.Command {
+	return &pb.Command{Kind: &pb.Command_ReportNode{ReportNode: &pb.ReportNode{
+		Id:     n.Id,
+		Status: &pb.NodeStatus{State: state, Message: message, Addr: n.GetStatus().GetAddr(), Since: timestamppb.New(now)},
+	}}}
 }
 
 // refreshManagers tells all sessions when the list of managers changed.

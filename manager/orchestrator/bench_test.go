@@ -63,8 +63,12 @@ func BenchmarkOneEventOf10k(b *testing.B) {
 // BenchmarkReconcile10k goes through 10,000 running tasks from scratch.
 func BenchmarkReconcile10k(b *testing.B) {
 	e := benchCluster(b, 1, 10_000)
+	e.benchScratch(b, "web0000")
+}
+
+func (e *env) benchScratch(b *testing.B, service string) {
 	view := e.state.View()
-	s := view.ServiceByName("web0000")
+	s := view.ServiceByName(service)
 	for b.Loop() {
 		in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: e.newID}
 		if p := Reconcile(in, e.now); !p.Empty() {

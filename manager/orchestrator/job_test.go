@@ -93,14 +93,7 @@ func BenchmarkCompletionOfJob10k(b *testing.B) {
 // BenchmarkStartJob10k is a new leader's first look at such a job.
 func BenchmarkStartJob10k(b *testing.B) {
 	e := benchJob(b, "job=10000")
-	view := e.state.View()
-	s := view.ServiceByName("batch")
-	for b.Loop() {
-		in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: e.newID}
-		if p := Reconcile(in, e.now); !p.Empty() {
-			b.Fatal("something to do")
-		}
-	}
+	e.benchScratch(b, "batch")
 }
 
 // However many tasks complete, a run's progress is told about once a second,

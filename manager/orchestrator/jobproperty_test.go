@@ -6,9 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
 	pb "github.com/minid/minid/proto/minid/v1"
@@ -203,44 +201,8 @@ func checkRuns(rt *rapid.T, old, now *pb.JobStatus) {
 func TestIncrementalAgreesOnJobs(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := anyJobs(rt, t)
-		view, watch := e.state.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE)
-		defer watch.Close()
-		s := e.service("web")
-		tr := &tracked{id: s.Id, places: map[place]bool{}}
-		o := New(Config{State: e.state, NewID: func() string { return "new" }})
-		o.services, o.dirty, o.global = map[string]*tracked{s.Id: tr}, map[string]*tracked{}, map[string]*tracked{}
-		if store.PerNode(s.Spec) {
-			o.global[s.Id] = tr
-		}
-		tr.refresh(s, view, &o.cfg)
-		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			e.disturbJob(rt)
-			e.touch()
-			for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
-				o.note(drain(t, watch))
-				e.compareJobs(rt, o, tr)
-				e.round()
-				e.placeAll()
-				e.runAll()
-				e.touch()
-			}
-			e.now = e.now.Add(time.Duration(rapid.IntRange(0, 25).Draw(rt, "seconds")) * time.Second)
-		}
+		e.agrees(rt, e.disturbJob, 25, withoutProgress)
 	})
-}
-
-func (e *env) compareJobs(rt *rapid.T, o *Orchestrator, tr *tracked) {
-	view := e.state.View()
-	s := view.Service(tr.id)
-	tr.refresh(s, view, &o.cfg)
-	got := tr.set.reconcile(e.now)
-	in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: func() string { return "new" }}
-	want := Reconcile(in, e.now)
-	tr.distrust(got, view)
-	got, want = withoutProgress(s, got), withoutProgress(s, want)
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
-		rt.Fatalf("(-from scratch +incremental):\n%s%s", diff, e.trace.String())
-	}
 }
 
 func withoutProgress(s *pb.Service, p Plan) Plan {
@@ -255,21 +217,6 @@ func withoutProgress(s *pb.Service, p Plan) Plan {
 func TestJobsAreDeterministic(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := anyJobs(rt, t)
-		for range rapid.IntRange(1, 6).Draw(rt, "steps") {
-			e.disturbJob(rt)
-			e.advance(10 * time.Second)
-		}
-		e.disturbJob(rt)
-		view := e.state.View()
-		s := e.service("web")
-		tasks := slices.Collect(view.TasksByService(s.Id))
-		shuffled := rapid.Permutation(slices.Clone(tasks)).Draw(rt, "order")
-		var plans []Plan
-		for _, tasks := range [][]*pb.Task{tasks, shuffled} {
-			plans = append(plans, Reconcile(Input{Service: s, Tasks: tasks, Nodes: view, NewID: func() string { return "new" }}, e.now))
-		}
-		if diff := cmp.Diff(plans[0], plans[1], protocmp.Transform()); diff != "" {
-			rt.Fatal(diff)
-		}
+		e.deterministic(rt, e.disturbJob, 10*time.Second)
 	})
 }

@@ -3,7 +3,6 @@ package orchestrator
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -214,44 +213,50 @@ func (e *env) checkPace(rt *rapid.T, s *pb.Service, slots map[place][]*pb.Task) 
 func TestIncrementalAgrees(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := anyCluster(rt, t)
-		view, watch := e.state.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE)
-		defer watch.Close()
-		s := e.service("web")
-		tr := &tracked{id: s.Id, places: map[place]bool{}}
-		o := New(Config{State: e.state, NewID: func() string { return "new" }})
-		o.services, o.dirty, o.global = map[string]*tracked{s.Id: tr}, map[string]*tracked{}, map[string]*tracked{}
-		o.balancing = map[string]*tracked{s.Id: tr}
-		if s.Spec.GetGlobal() != nil {
-			o.global[s.Id] = tr
-		}
-		tr.refresh(s, view, &o.cfg)
-		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			e.disturb(rt)
-			e.touch()
-			for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
-				o.note(drain(t, watch))
-				e.compare(rt, o, tr)
-				e.round()
-				e.placeAll()
-				e.runAll()
-				e.touch()
-			}
-			e.now = e.now.Add(time.Duration(rapid.IntRange(0, 6).Draw(rt, "seconds")) * time.Second)
-		}
+		e.agrees(rt, e.disturb, 6, func(_ *pb.Service, p Plan) Plan { return p })
 	})
 }
 
-func (e *env) compare(rt *rapid.T, o *Orchestrator, tr *tracked) {
+// agrees disturbs the service web again and again, up to so many seconds apart,
+// and compares; normal takes out of a plan what may differ.
+func (e *env) agrees(rt *rapid.T, disturb func(*rapid.T), apart int, normal func(*pb.Service, Plan) Plan) {
+	view, watch := e.state.ViewAndWatch(pb.Kind_KIND_TASK, pb.Kind_KIND_NODE, pb.Kind_KIND_SERVICE)
+	defer watch.Close()
+	s := e.service("web")
+	tr := &tracked{id: s.Id, places: map[place]bool{}}
+	o := New(Config{State: e.state, NewID: func() string { return "new" }})
+	o.services, o.dirty, o.global = map[string]*tracked{s.Id: tr}, map[string]*tracked{}, map[string]*tracked{}
+	o.balancing = map[string]*tracked{s.Id: tr}
+	if store.PerNode(s.Spec) {
+		o.global[s.Id] = tr
+	}
+	tr.refresh(s, view, &o.cfg)
+	for range rapid.IntRange(1, 8).Draw(rt, "steps") {
+		disturb(rt)
+		e.touch()
+		for range rapid.IntRange(1, 4).Draw(rt, "rounds") {
+			o.note(drain(e.t, watch))
+			e.compare(rt, o, tr, normal)
+			e.round()
+			e.placeAll()
+			e.runAll()
+			e.touch()
+		}
+		e.now = e.now.Add(time.Duration(rapid.IntRange(0, apart).Draw(rt, "seconds")) * time.Second)
+	}
+}
+
+func (e *env) compare(rt *rapid.T, o *Orchestrator, tr *tracked, normal func(*pb.Service, Plan) Plan) {
 	view := e.state.View()
 	s := view.Service(tr.id)
 	tr.refresh(s, view, &o.cfg)
 	got := tr.set.reconcile(e.now)
 	in := Input{Service: s, Tasks: slices.Collect(view.TasksByService(s.Id)), Nodes: view, NewID: func() string { return "new" }}
 	want := Reconcile(in, e.now)
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+	tr.distrust(got, view)
+	if diff := cmp.Diff(normal(s, want), normal(s, got), protocmp.Transform()); diff != "" {
 		rt.Fatalf("(-from scratch +incremental):\n%s%s", diff, e.trace.String())
 	}
-	tr.distrust(got, view)
 }
 
 // drain reads what is there; the caller has seen to it that something is.
@@ -269,24 +274,25 @@ func drain(t testing.TB, w *store.Watch) []store.Change {
 func TestDeterministic(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		e := anyCluster(rt, t)
-		for range rapid.IntRange(1, 6).Draw(rt, "steps") {
-			e.disturb(rt)
-			e.advance(time.Second)
-		}
-		e.disturb(rt)
-		view := e.state.View()
-		s := e.service("web")
-		tasks := map[string]*pb.Task{}
-		for task := range view.TasksByService(s.Id) {
-			tasks[task.Id] = task
-		}
-		var plans []Plan
-		for range 2 {
-			in := Input{Service: s, Tasks: slices.Collect(maps.Values(tasks)), Nodes: view, NewID: func() string { return "new" }}
-			plans = append(plans, Reconcile(in, e.now))
-		}
-		if diff := cmp.Diff(plans[0], plans[1], protocmp.Transform()); diff != "" {
-			rt.Fatal(diff)
-		}
+		e.deterministic(rt, e.disturb, time.Second)
 	})
+}
+
+func (e *env) deterministic(rt *rapid.T, disturb func(*rapid.T), apart time.Duration) {
+	for range rapid.IntRange(1, 6).Draw(rt, "steps") {
+		disturb(rt)
+		e.advance(apart)
+	}
+	disturb(rt)
+	view := e.state.View()
+	s := e.service("web")
+	tasks := slices.Collect(view.TasksByService(s.Id))
+	shuffled := rapid.Permutation(slices.Clone(tasks)).Draw(rt, "order")
+	var plans []Plan
+	for _, tasks := range [][]*pb.Task{tasks, shuffled} {
+		plans = append(plans, Reconcile(Input{Service: s, Tasks: tasks, Nodes: view, NewID: func() string { return "new" }}, e.now))
+	}
+	if diff := cmp.Diff(plans[0], plans[1], protocmp.Transform()); diff != "" {
+		rt.Fatal(diff)
+	}
 }
