@@ -98,8 +98,14 @@ func TestDescribeNetwork(t *testing.T) {
 			},
 		},
 		"ingress": {
-			Services: []*pb.NetworkMember{{ServiceId: service.Id, Name: "web", Ports: service.Endpoint.Ports}},
-			Nodes:    []*pb.NetworkNode{{Id: "node-w2", Name: "w2", DataPathAddr: "192.0.2.2"}},
+			Services: []*pb.NetworkMember{{ServiceId: service.Id, Name: "web", Ports: service.Endpoint.Ports, Tasks: []*pb.NetworkTask{
+				{Id: "t1", Name: "web.1", NodeId: "node-w2", NodeName: "w2", State: running},
+				{Id: "t2", Name: "web.2", NodeId: "node-w1", NodeName: "w1", State: running},
+			}}},
+			Nodes: []*pb.NetworkNode{
+				{Id: "node-w1", Name: "w1", DataPathAddr: "192.0.2.1", Tasks: 1},
+				{Id: "node-w2", Name: "w2", DataPathAddr: "192.0.2.2", Tasks: 1},
+			},
 		},
 		"idle": {},
 	} {

@@ -14,8 +14,8 @@ import (
 
 // DescribeNetwork tells what is on a network: services with their addresses,
 // names, ports and tasks, and the nodes that these run on. On the ingress
-// network, which has no tasks, are the services that publish ports and every
-// node that has its number.
+// network are the services that publish ports, their tasks by their nodes' own
+// addresses, and every node that has its number.
 func (s *Server) DescribeNetwork(_ context.Context, req *pb.GetRequest) (*pb.NetworkDetail, error) {
 	view := s.cfg.State.View()
 	n, err := findNetwork(view, req.GetRef())
@@ -24,7 +24,8 @@ func (s *Server) DescribeNetwork(_ context.Context, req *pb.GetRequest) (*pb.Net
 	}
 	detail := &pb.NetworkDetail{Network: n}
 	if n.GetSpec().GetIngress() {
-		detail.Services, detail.Nodes = publishers(view), meshNodes(view)
+		detail.Services = publishers(view)
+		detail.Nodes = meshNodes(view, detail.Services)
 	} else {
 		detail.Services = members(view, n.Id)
 		detail.Nodes = memberNodes(view, detail.Services)
@@ -65,15 +66,30 @@ func member(view store.View, service *pb.Service, network string) *pb.NetworkMem
 			m.Vips = vip.Addresses
 		}
 	}
-	for t := range view.TasksByService(service.Id) {
+	m.Tasks = networkTasks(view, service.Id, func(t *pb.Task) ([]string, bool) { return addressesOn(t, network) })
+	return m
+}
+
+// networkTasks are a service's tasks that have not ended, where they have a place
+// on the network.
+func networkTasks(view store.View, service string, place func(*pb.Task) (addresses []string, on bool)) (out []*pb.NetworkTask) {
+	for t := range view.TasksByService(service) {
 		if t.GetStatus().GetState() > pb.TaskState_TASK_STATE_RUNNING {
 			continue
 		}
-		if addresses, on := addressesOn(t, network); on {
-			m.Tasks = append(m.Tasks, networkTask(view, t, addresses))
+		if addresses, on := place(t); on {
+			out = append(out, networkTask(view, t, addresses))
 		}
 	}
-	return m
+	return out
+}
+
+// onNode is a task's address on its node, where published ports lead to.
+func onNode(t *pb.Task) (addresses []string, on bool) {
+	if a := t.GetStatus().GetContainer().GetAddress(); a != "" {
+		addresses = []string{a}
+	}
+	return addresses, t.NodeId != ""
 }
 
 // addressesOn returns a task's addresses on a network, without the subnet's length.
@@ -124,7 +140,11 @@ func chosenPort(service *pb.Service, wanted *pb.PortConfig) *pb.PortConfig {
 
 // memberNodes are the nodes of the members' tasks.
 func memberNodes(view store.View, services []*pb.NetworkMember) []*pb.NetworkNode {
-	byID := map[string]*pb.NetworkNode{}
+	return withTasks(view, map[string]*pb.NetworkNode{}, services)
+}
+
+// withTasks adds the nodes of the members' tasks to those there are.
+func withTasks(view store.View, byID map[string]*pb.NetworkNode, services []*pb.NetworkMember) []*pb.NetworkNode {
 	for _, service := range services {
 		for _, t := range service.Tasks {
 			if t.NodeId == "" {
@@ -149,19 +169,22 @@ func publishers(view store.View) []*pb.NetworkMember {
 	for service := range view.Services() {
 		ports := slices.DeleteFunc(allPorts(service), func(p *pb.PortConfig) bool { return !store.Ingress(p) })
 		if len(ports) > 0 {
-			out = append(out, &pb.NetworkMember{ServiceId: service.Id, Name: service.GetSpec().GetName(), Ports: ports})
+			out = append(out, &pb.NetworkMember{
+				ServiceId: service.Id, Name: service.GetSpec().GetName(), Ports: ports, Tasks: networkTasks(view, service.Id, onNode),
+			})
 		}
 	}
 	return out
 }
 
-// meshNodes are the nodes that take part in the routing mesh.
-func meshNodes(view store.View) []*pb.NetworkNode {
-	var out []*pb.NetworkNode
+// meshNodes are the nodes that take part in the routing mesh, with or without
+// tasks, and those of publishers' tasks that do not yet.
+func meshNodes(view store.View, services []*pb.NetworkMember) []*pb.NetworkNode {
+	byID := map[string]*pb.NetworkNode{}
 	for n := range view.Nodes() {
 		if n.MeshNumber != 0 {
-			out = append(out, networkNode(n.Id, n))
+			byID[n.Id] = networkNode(n.Id, n)
 		}
 	}
-	return out
+	return withTasks(view, byID, services)
 }
