@@ -312,8 +312,9 @@ func (b *book) tellBy(at time.Time) {
 	b.round.next = earlier(b.round.next, at)
 }
 
-// rest is how long the loop may sleep if nothing changes.
-func (b *book) rest(now time.Time) time.Duration {
+// rest is how long the loop may sleep if nothing changes, and whether it is to
+// wake for telling stuck groups too.
+func (b *book) rest(now time.Time, tells bool) time.Duration {
 	wake := now.Add(time.Hour)
 	for _, g := range b.dirty {
 		if g.notBefore.Before(wake) {
@@ -323,7 +324,7 @@ func (b *book) rest(now time.Time) time.Duration {
 	if b.behind > 0 || b.set.Eased() != b.eased && len(b.stuck) > 0 {
 		wake = earlier(wake, now.Add(quiet))
 	}
-	if len(b.stuck) > 0 {
+	if tells && len(b.stuck) > 0 {
 		wake = earlier(wake, b.nextTelling)
 	}
 	return max(0, wake.Sub(now))

@@ -66,8 +66,12 @@ func (l *loop) pass(ctx context.Context, now time.Time) {
 	if l.telling == 0 {
 		l.tell(ctx, now)
 	}
-	l.timer.Reset(l.book.rest(now))
+	l.rest(now)
 }
+
+// rest sets the timer to the next pass. It is not for telling while explanations
+// are on their way: their outcome brings it about.
+func (l *loop) rest(now time.Time) { l.timer.Reset(l.book.rest(now, l.telling == 0)) }
 
 // place proposes nodes for a group's tasks and keeps those that fit nowhere.
 func (l *loop) place(ctx context.Context, g *group, now time.Time) {
@@ -156,9 +160,9 @@ func (l *loop) settle(r result, now time.Time) {
 	again := false
 	if r.command.GetExplainTasks() != nil {
 		l.telling--
+		again = l.telling == 0
 		if r.err != nil {
 			l.book.untold(now.Add(tellEvery))
-			again = true
 		}
 	}
 	if r.err != nil {
@@ -178,6 +182,6 @@ func (l *loop) settle(r result, now time.Time) {
 		again = true
 	}
 	if again && l.since.IsZero() {
-		l.timer.Reset(l.book.rest(now))
+		l.rest(now)
 	}
 }

@@ -178,6 +178,28 @@ func TestManyAreToldInRounds(t *testing.T) {
 	})
 }
 
+// TestSlowExplanationsAreWaitedFor: while reasons are on their way to the log the
+// loop sleeps, however long that takes; if it did not, no time would pass here.
+func TestSlowExplanationsAreWaitedFor(t *testing.T) {
+	start(t, func(t *testing.T, c *cluster) {
+		c.before(func(cmds []*pb.Command) error {
+			if isExplain(cmds[0]) {
+				time.Sleep(10 * time.Second)
+			}
+			return nil
+		})
+		c.must(t, node("n1", nil), spec("web", needing(1<<50)), tasks("web", 0, 1))
+		pass(5 * time.Second)
+		c.must(t, tasks("web", 1, 1))
+		pass(20 * time.Second)
+		for task := range c.View().TasksByService("web") {
+			if task.Status.Error == "" {
+				t.Errorf("%s is not told why it waits", task.Id)
+			}
+		}
+	})
+}
+
 func TestReasonsThatChangeAreToldRarely(t *testing.T) {
 	start(t, func(t *testing.T, c *cluster) {
 		c.must(t, node("n1", nil), spec("web", needing(1<<50)), tasks("web", 0, 1))
