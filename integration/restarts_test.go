@@ -126,7 +126,7 @@ func (w *world) rolloutGoesOn(t *testing.T) {
 		"--update-parallelism", "1", "--update-delay", "1s", "--update-monitor", "300ms", "--stop-grace-period", "2s"}})
 	ctl(t, via, "service", "update", "--detach", "--image", sampleV2, "onward")
 	var started time.Time
-	var first []string
+	var first map[string]string
 	await(t, "two slots are updated", patience, func() error {
 		started = w.rollout(t, via, "onward").GetStartedAt().AsTime()
 		if first = w.updated(t, via, "onward"); len(first) < 2 {
@@ -153,9 +153,10 @@ func (w *world) rolloutGoesOn(t *testing.T) {
 	if len(all) < replicas {
 		t.Errorf("%d of %d slots are updated", len(all), replicas)
 	}
-	for _, id := range first {
-		if !slices.Contains(all, id) {
-			t.Errorf("task %s was replaced again", id)
+	lost := idOf(t, via, leader.Name) // it is down for long enough to lose its tasks
+	for id, node := range first {
+		if _, runs := all[id]; !runs && node != lost {
+			t.Errorf("task %s was replaced again:\n%s", id, ctl(t, via, "task", "inspect", "--pretty", id))
 		}
 	}
 	w.oncePerSlot(t, via, "onward", leader)
@@ -206,8 +207,8 @@ func (w *world) rollout(t *testing.T, via *cluster.Node, name string) *pb.Update
 	return s.UpdateStatus
 }
 
-// updated are the tasks of the newest version that run.
-func (w *world) updated(t *testing.T, via *cluster.Node, name string) (ids []string) {
+// updated are the nodes of the tasks of the newest version that run, by the tasks' ids.
+func (w *world) updated(t *testing.T, via *cluster.Node, name string) map[string]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
@@ -215,12 +216,13 @@ func (w *world) updated(t *testing.T, via *cluster.Node, name string) (ids []str
 	if err != nil {
 		return nil
 	}
+	nodes := map[string]string{}
 	for _, task := range tasks {
 		if task.SpecVersion > 1 && task.DesiredState == pb.TaskState_TASK_STATE_RUNNING && task.Status.State == pb.TaskState_TASK_STATE_RUNNING {
-			ids = append(ids, task.Id)
+			nodes[task.Id] = task.NodeId
 		}
 	}
-	return ids
+	return nodes
 }
 
 // oncePerSlot: the update made one task for each slot; the lost leader's own

@@ -49,7 +49,7 @@ func TestBadInput(t *testing.T) {
 		{usage, []string{"invalid image", "must be lowercase"}, "service create Upper:x:y"},
 		{usage, []string{"invalid --replicas", "expected a count"}, "service create --replicas few IMAGE"},
 		{usage, []string{"invalid --replicas", "mode replicated"}, "service create --mode global --replicas 2 IMAGE"},
-		{usage, []string{"invalid --mode", "replicated or global"}, "service create --mode sometimes IMAGE"},
+		{usage, []string{"invalid --mode", "replicated, global"}, "service create --mode sometimes IMAGE"},
 		{usage, []string{"invalid --mount", "expected bind, volume or tmpfs"}, "service create --mount type=cloud,target=/x IMAGE"},
 		{usage, []string{"invalid --mount", "absolute source"}, "service create --mount type=bind,source=x,target=/x IMAGE"},
 		{usage, []string{"invalid --mount", "not an absolute path"}, "service create --mount type=tmpfs,target=x IMAGE"},
