@@ -13,9 +13,10 @@ import (
 
 const (
 	// listenPatience is how long a process may take until it listens on its
-	// published ports; after that it counts as started anyway. What needs longer
-	// needs a health check.
-	listenPatience = 500 * time.Millisecond
+	// published ports; after that it counts as started anyway. It is for nodes that
+	// start fifty at once: half a second was too short for them. What needs longer
+	// by itself needs a health check.
+	listenPatience = 3 * time.Second
 	listenEvery    = 5 * time.Millisecond
 )
 
