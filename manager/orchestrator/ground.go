@@ -62,6 +62,23 @@ func (g *ground) over(t *pb.Task) bool {
 	return t.NodeId != "" && beyondReach(g.nodes.Node(t.NodeId))
 }
 
+// nodeOf is the node that has a say in where a task goes on, or that it is lost;
+// nil for a task without one, and for a node that has not been heard of since
+// the election, which keeps its tasks.
+func (g *ground) nodeOf(t *pb.Task) (n *pb.Node, lost bool) {
+	if t.NodeId == "" {
+		return nil, false
+	}
+	n = g.nodes.Node(t.NodeId)
+	switch {
+	case beyondReach(n):
+		return nil, true
+	case n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY:
+		return nil, false
+	}
+	return n, false
+}
+
 // desire plans a task's desired state, which only goes forward.
 func (g *ground) desire(t *pb.Task, state pb.TaskState) {
 	if t.DesiredState < state {

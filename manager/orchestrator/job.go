@@ -153,20 +153,9 @@ func (s *jobSet) touchAll(r *run) {
 	}
 }
 
-// load replaces all seats by those of the tasks.
+// load fills a new working set.
 func (s *jobSet) load(tasks []*pb.Task) {
-	byPlace := map[place][]*pb.Task{}
-	for _, t := range tasks {
-		byPlace[placeOf(t)] = append(byPlace[placeOf(t)], t)
-	}
-	for _, r := range s.runs {
-		for p := range r.seats {
-			if byPlace[p] == nil {
-				s.put(p, nil)
-			}
-		}
-	}
-	for p, tasks := range byPlace {
+	for p, tasks := range byPlace(tasks) {
 		s.put(p, tasks)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/minid/minid/proto/minid/v1"
+	"github.com/minid/minid/store"
 )
 
 // seat is one run's share of a place: where one of its tasks has to complete.
@@ -114,22 +115,10 @@ func (s *jobSet) wanted(sl *seat) (wanted, now bool) {
 	return wanted, wanted && n.GetStatus().GetState() == pb.NodeState_NODE_STATE_READY
 }
 
-// mustGo tells whether a live task's node is lost, drained or unfit. A node
-// that has not been heard of since the election keeps its tasks.
+// mustGo tells whether a live task's node is lost, drained or unfit.
 func (s *jobSet) mustGo(t *pb.Task) bool {
-	if t.NodeId == "" {
-		return false
-	}
-	n := s.nodes.Node(t.NodeId)
-	switch {
-	case beyondReach(n):
-		return true
-	case n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY:
-		return false
-	case n.GetSpec().GetAvailability() == pb.NodeAvailability_NODE_AVAILABILITY_DRAIN:
-		return true
-	}
-	return !s.fitsVersion(n, t.SpecVersion)
+	n, lost := s.nodeOf(t)
+	return lost || n != nil && (store.Draining(n) || !s.fitsVersion(n, t.SpecVersion))
 }
 
 // last is the newest task, nil if there is none.

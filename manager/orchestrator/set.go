@@ -25,6 +25,14 @@ func placeOf(t *pb.Task) place {
 	return place{slot: t.Slot}
 }
 
+func byPlace(tasks []*pb.Task) map[place][]*pb.Task {
+	places := map[place][]*pb.Task{}
+	for _, t := range tasks {
+		places[placeOf(t)] = append(places[placeOf(t)], t)
+	}
+	return places
+}
+
 func comparePlaces(a, b place) int {
 	return cmp.Or(cmp.Compare(a.slot, b.slot), cmp.Compare(a.node, b.node))
 }
@@ -110,18 +118,9 @@ func (s *set) touchAll(places iter.Seq[place]) {
 	}
 }
 
-// load replaces all slots by those of the tasks.
+// load fills a new working set.
 func (s *set) load(tasks []*pb.Task) {
-	byPlace := map[place][]*pb.Task{}
-	for _, t := range tasks {
-		byPlace[placeOf(t)] = append(byPlace[placeOf(t)], t)
-	}
-	for p := range s.slots {
-		if byPlace[p] == nil {
-			s.put(p, nil)
-		}
-	}
-	for p, tasks := range byPlace {
+	for p, tasks := range byPlace(tasks) {
 		s.put(p, tasks)
 	}
 }

@@ -137,22 +137,10 @@ func (s *set) vacant(sl *slot, but *pb.Task) bool {
 }
 
 // mustLeave tells whether a live task's node is lost, unfit, or drained and the
-// task has nothing to wait for there. A node that has not been heard of since
-// the election keeps its tasks.
+// task has nothing to wait for there.
 func (s *set) mustLeave(t *pb.Task) bool {
-	if t.NodeId == "" {
-		return false
-	}
-	n := s.nodes.Node(t.NodeId)
-	switch {
-	case beyondReach(n):
-		return true
-	case n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY:
-		return false
-	case store.Draining(n) && !s.mayMove(t, n):
-		return true
-	}
-	return !s.mayStay(t, n)
+	n, lost := s.nodeOf(t)
+	return lost || n != nil && (store.Draining(n) && !s.mayMove(t, n) || !s.mayStay(t, n))
 }
 
 // mayStay judges a task of the present version by its spec, and an old one by
