@@ -62,7 +62,8 @@ func newCluster(t testing.TB) *cluster {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &cluster{state: store.New(), host: "unix://" + filepath.Join(dir, "s")}
 	c.seed(t)
-	server := grpc.NewServer(grpc.UnaryInterceptor(unaryErrors), grpc.StreamInterceptor(streamErrors))
+	self := rpc.Identity{NodeID: nodeID(1), Role: pb.NodeRole_NODE_ROLE_MANAGER}
+	server := rpc.NewLocalServer(rpc.ServerConfig{Self: func() rpc.Identity { return self }, Log: slog.New(slog.DiscardHandler)})
 	pb.RegisterControlServer(server, controlServer{c, controlapi.New(controlapi.Config{State: c.state, Propose: c.propose, Attacher: c,
 		RotateTokens: c.tokens, Managers: c.managers, Logger: slog.New(slog.DiscardHandler)})})
 	pb.RegisterLocalServer(server, c)
@@ -81,15 +82,6 @@ func newCluster(t testing.TB) *cluster {
 		os.RemoveAll(dir)
 	})
 	return c
-}
-
-func unaryErrors(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	resp, err := handle(ctx, req)
-	return resp, rpc.ToStatus(err)
-}
-
-func streamErrors(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	return rpc.ToStatus(handle(srv, s))
 }
 
 // controlServer answers as a worker does while the node is in no cluster.
@@ -162,23 +154,31 @@ func (c *cluster) allocator() *allocator.Allocator {
 	return allocator.New(allocator.Config{State: c.state, Propose: c.propose, Random: func(b []byte) { rand.Read(b) }, Logger: slog.New(slog.DiscardHandler)})
 }
 
-// robot brings tasks to where they should be, on every change.
+// robot brings tasks to where they should be, from the first state on and on
+// every change.
 func (c *cluster) robot(ctx context.Context) {
-	_, w := c.state.ViewAndWatch(pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE)
-	defer w.Close()
-	for {
-		if _, err := w.Next(ctx); err != nil {
-			return
-		}
-		if c.stopped.Load() {
-			continue
-		}
-		view := c.state.View()
-		for s := range view.Services() {
-			if cmds := moves(view, s); len(cmds) > 0 {
-				time.Sleep(20 * time.Millisecond) // so that watchers see every step
-				c.propose(ctx, cmds...)
+	kinds := []pb.Kind{pb.Kind_KIND_SERVICE, pb.Kind_KIND_TASK, pb.Kind_KIND_NODE}
+	c.state.Follow(ctx, func() {}, kinds, func(ctx context.Context, _ store.View, changes <-chan []store.Change) error {
+		for {
+			c.carryOut(ctx)
+			select {
+			case <-changes:
+			case <-ctx.Done():
+				return context.Cause(ctx)
 			}
+		}
+	})
+}
+
+func (c *cluster) carryOut(ctx context.Context) {
+	if c.stopped.Load() {
+		return
+	}
+	view := c.state.View()
+	for s := range view.Services() {
+		if cmds := moves(view, s); len(cmds) > 0 {
+			time.Sleep(20 * time.Millisecond) // so that watchers see every step
+			c.propose(ctx, cmds...)
 		}
 	}
 }

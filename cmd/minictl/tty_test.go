@@ -38,16 +38,17 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// readUntil reads from a terminal until a text has come; half a minute of
-// silence is too long.
+// readUntil reads from a terminal until a text has come. Redrawn progress is
+// never silent, so it is the whole wait that has a limit.
 func readUntil(t *testing.T, master *os.File, want string) string {
 	t.Helper()
 	var got bytes.Buffer
 	buf := make([]byte, 4096)
+	deadline := time.Now().Add(patience)
 	for !strings.Contains(got.String(), want) {
 		ready := []unix.PollFd{{Fd: int32(master.Fd()), Events: unix.POLLIN}}
-		if n, err := unix.Poll(ready, 30_000); n == 0 {
-			t.Fatalf("nothing more on the terminal (%v) after %q", err, got.String())
+		if n, err := unix.Poll(ready, max(0, int(time.Until(deadline).Milliseconds()))); n == 0 || time.Now().After(deadline) {
+			t.Fatalf("%q did not come on the terminal (%v): %q", want, err, got.String())
 		}
 		n, err := master.Read(buf)
 		if err != nil {
