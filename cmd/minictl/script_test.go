@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds the wait for what managers do in their own time.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // TestScripts runs the stories in testdata/script, each against a cluster of
 // its own.
