@@ -294,3 +294,23 @@ func TestServerStopsWithStreamsOpen(t *testing.T) {
 		}
 	})
 }
+
+// ended is a context whose end has not reached all who wait for it.
+type ended struct{ context.Context }
+
+func (ended) Err() error { return context.Canceled }
+
+// A mux closes its listeners at the end of the same ctx, maybe before the server
+// hears of it.
+func TestServersListenerEndsFirst(t *testing.T) {
+	for _, c := range []struct {
+		ctx   context.Context
+		fails bool
+	}{{ended{t.Context()}, false}, {t.Context(), true}} {
+		ln := bufconn.Listen(1)
+		ln.Close()
+		if err := rpc.NewLocalServer(rpc.ServerConfig{}).Run(c.ctx, ln); (err != nil) != c.fails {
+			t.Errorf("Run of %T: %v", c.ctx, err)
+		}
+	}
+}

@@ -100,10 +100,9 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) error {
 		s.Stop()
 	} else {
 		<-stopped
-		err = nil
 	}
 	s.forward.close()
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // whoever made ln may close it at the end of ctx, too
 		return fmt.Errorf("serve gRPC: %w", err)
 	}
 	return nil
