@@ -52,9 +52,6 @@ func (a *api) runJob(ctx context.Context, ref string) (*pb.Service, error) {
 	return s, overdue(ctx, err)
 }
 
-// tells whether people read along.
-func (f *waitFlags) tells() bool { return !f.quiet && f.progress != "quiet" && f.progress != "json" }
-
 // registerRun adds the flags of a wait for a run.
 func (f *waitFlags) registerRun(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "do not wait until the run has ended")

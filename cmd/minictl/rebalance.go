@@ -77,7 +77,7 @@ func (c *cli) waitForRebalance(ctx context.Context, a *api, s *pb.Service, f wai
 		return err
 	case strings.HasPrefix(message, "gave up"):
 		return fault.New(fault.State, "rebalance service %q: %s", name, message).WithTry("minictl service ps %s", name)
-	case !f.quiet && f.progress != "quiet" && f.progress != "json":
+	case f.tells():
 		fmt.Fprintf(c.stderr, "Service %s rebalanced: %s\n", name, message)
 	}
 	return nil

@@ -59,6 +59,9 @@ func (f *waitFlags) check() error {
 	return fault.New(fault.Invalid, "invalid --progress %q: expected auto, tty, plain, json or quiet", f.progress)
 }
 
+// tells whether people read along.
+func (f *waitFlags) tells() bool { return !f.quiet && f.progress != "quiet" && f.progress != "json" }
+
 // display chooses how progress is shown; it always goes to stderr.
 func (c *cli) display(f waitFlags) progress.Display {
 	fd, isTerminal := terminal(c.stderr)
@@ -101,7 +104,7 @@ func (c *cli) wait(ctx context.Context, a *api, s *pb.Service, f waitFlags) erro
 	name := s.GetSpec().GetName()
 	switch {
 	case outcome == progress.Converged:
-		if !f.quiet && f.progress != "quiet" && f.progress != "json" {
+		if f.tells() {
 			fmt.Fprintf(c.stderr, "Service %s converged in %.1fs\n", name, time.Since(started).Seconds())
 		}
 		if problem := tracker.Service().GetEndpoint().GetProblem(); problem != "" {
