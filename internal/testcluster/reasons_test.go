@@ -108,6 +108,14 @@ func TestOneReasonForASituation(t *testing.T) {
 		}
 		l.Behave = faketask.ByImage(behave)
 		l.Form(context.Background(), 1, 1)
+		l.await(time.Minute, func() string { // a node that is not heard of is a reason, too
+			for id, n := range l.nodes() {
+				if n.GetStatus().GetState() != pb.NodeState_NODE_STATE_READY {
+					return "node " + id + " is not ready"
+				}
+			}
+			return ""
+		})
 		for name, s := range situations() {
 			l.situation(strings.ReplaceAll(name, " ", "-"), s)
 		}
