@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/minid/minid/internal/realtest"
 	"github.com/minid/minid/network/netns"
 )
 
@@ -147,24 +149,31 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// versus is what is measured over the VIP and directly.
+// versus is something that is measured over the VIP and directly.
 type versus struct {
-	unit    string
-	measure func(netip.Addr) (float64, error)
+	unit string
+	// steps of a round, each of which has a thousandth of what begin measures.
+	steps int
+	begin func(r *rig, ns string, to netip.Addr) realtest.Step
+	// figure is what the time of a step means; more of it is better unless it is
+	// a time itself.
+	figure func(time.Duration) float64
 }
 
 // BenchmarkVersusDirect measures through a VIP, in a table of 1000 services,
-// against the backend's own address from a task without a table. Rounds take
-// turns; the metrics are medians, and the median of each round's ratio.
+// against the backend's own address: from the same task, and (bare) from one
+// without a table, whose kernel need not track connections. The ways take turns
+// step by step; every round has connections of its own. The metrics are the medians
+// of the rounds, and of the VIP's ratios to the others.
 func BenchmarkVersusDirect(b *testing.B) {
-	const direct, rounds = 20, 15
+	const bare, rounds = 20, 15
 	for name, what := range map[string]versus{
-		"connections": {"conn/s", connectionRate},
-		"roundtrip":   {"us", roundTrip},
-		"throughput":  {"Gbit/s", throughput},
+		"connections": {"conn/s", 400, connects, func(d time.Duration) float64 { return 1 / d.Seconds() }},
+		"roundtrip":   {"us", 2000, trips, func(d time.Duration) float64 { return d.Seconds() * 1e6 }},
+		"throughput":  {"Gbit/s", 60, loads, func(d time.Duration) float64 { return load * 8 / 1e9 / d.Seconds() }},
 	} {
 		b.Run(name, func(b *testing.B) {
-			r := newRig(b, 11, client, direct)
+			r := newRig(b, 11, client, bare)
 			r.serve(11)
 			r.sink(11)
 			v := open(b, r.hosts[client])
@@ -172,23 +181,21 @@ func BenchmarkVersusDirect(b *testing.B) {
 			w[v4(virtual)] = v4s(11)
 			must(b, v.Set(w))
 			for b.Loop() {
-				var balanced, plain, ratios []float64
-				for i := range rounds {
-					var m [2]float64
-					for j := range 2 {
-						k := (i + j) % 2
-						ns, to := r.hosts[client], v4(virtual)
-						if k == 1 {
-							ns, to = r.hosts[direct], v4(11)
-						}
-						r.in(ns, func() (err error) { m[k], err = what.measure(to); return err })
+				figures, ratios := make([][]float64, 3), make([][]float64, 3)
+				for range rounds {
+					took, err := realtest.Turns(what.steps, what.begin(r, r.hosts[client], v4(virtual)),
+						what.begin(r, r.hosts[client], v4(11)), what.begin(r, r.hosts[bare], v4(11)))
+					must(b, err)
+					for i, d := range took {
+						figures[i] = append(figures[i], what.figure(d))
+						ratios[i] = append(ratios[i], what.figure(took[0])/what.figure(d))
 					}
-					balanced, plain = append(balanced, m[0]), append(plain, m[1])
-					ratios = append(ratios, m[0]/m[1])
 				}
-				b.ReportMetric(median(balanced), "vip-"+what.unit)
-				b.ReportMetric(median(plain), "direct-"+what.unit)
-				b.ReportMetric(median(ratios), "ratio")
+				for i, way := range []string{"vip", "direct", "bare"} {
+					b.ReportMetric(median(figures[i]), way+"-"+what.unit)
+				}
+				b.ReportMetric(median(ratios[1]), "ratio")
+				b.ReportMetric(median(ratios[2]), "ratio-to-bare")
 			}
 		})
 	}
@@ -199,42 +206,58 @@ func median(list []float64) float64 {
 	return list[len(list)/2]
 }
 
-const measureFor = 100 * time.Millisecond
-
-func connectionRate(to netip.Addr) (float64, error) {
-	n, begin := 0, time.Now()
-	for time.Since(begin) < measureFor {
-		l, err := dial(to)
-		if err != nil {
-			return 0, err
-		}
-		l.abort()
-		n++
+// connects makes a new connection at every step.
+func connects(_ *rig, ns string, to netip.Addr) realtest.Step {
+	return func() (took time.Duration, err error) {
+		err = netns.Do(ns, func() error {
+			began := time.Now()
+			l, err := dial(to)
+			took = time.Since(began)
+			if err == nil {
+				l.abort()
+			}
+			return err
+		})
+		return took, err
 	}
-	return float64(n) / time.Since(begin).Seconds(), nil
 }
 
-// roundTrip is the median of many.
-func roundTrip(to netip.Addr) (float64, error) {
-	l, err := dial(to)
-	if err != nil {
-		return 0, err
+// trips sends a line to and fro at every step.
+func trips(r *rig, ns string, to netip.Addr) realtest.Step {
+	var l *line
+	r.in(ns, func() (err error) { l, err = dial(to); return err })
+	r.t.Cleanup(func() { _ = l.Close() })
+	return func() (time.Duration, error) {
+		began := time.Now()
+		err := l.echo()
+		return time.Since(began), err
 	}
-	defer l.Close()
-	var all []float64
-	for begin := time.Now(); time.Since(begin) < measureFor; {
-		sent := time.Now()
-		if err := l.echo(); err != nil {
-			return 0, err
-		}
-		all = append(all, float64(time.Since(sent).Nanoseconds())/1e3)
+}
+
+// load is what one step of loads sends, in bytes.
+const load = 4 << 20
+
+// loads sends so much at every step and waits until all of it has arrived.
+func loads(r *rig, ns string, to netip.Addr) realtest.Step {
+	var c net.Conn
+	r.in(ns, func() (err error) {
+		c, err = net.DialTimeout("tcp", netip.AddrPortFrom(to, sinkPort).String(), 5*time.Second)
+		return err
+	})
+	r.t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	buf := make([]byte, load)
+	return func() (time.Duration, error) {
+		began := time.Now()
+		_, err := c.Write(buf)
+		_, err2 := io.ReadFull(c, make([]byte, 1))
+		return time.Since(began), errors.Join(err, err2)
 	}
-	return median(all), nil
 }
 
 const sinkPort = port + 1
 
-// sink takes what is sent to it.
+// sink takes what is sent to it, and answers every load.
 func (r *rig) sink(n int) {
 	must(r.t, netns.Do(r.hosts[n], func() error {
 		l, err := net.Listen("tcp", fmt.Sprint(":", sinkPort))
@@ -251,8 +274,13 @@ func (r *rig) sink(n int) {
 				go func() {
 					defer c.Close()
 					buf := make([]byte, 1<<18)
-					for {
-						if _, err := c.Read(buf); err != nil {
+					for left := load; ; {
+						n, err := c.Read(buf)
+						if left -= n; left <= 0 && err == nil {
+							left += load
+							_, err = c.Write(buf[:1])
+						}
+						if err != nil {
 							return
 						}
 					}
@@ -261,22 +289,4 @@ func (r *rig) sink(n int) {
 		}()
 		return nil
 	}))
-}
-
-func throughput(to netip.Addr) (float64, error) {
-	c, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, sinkPort).String(), 5*time.Second)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	buf := make([]byte, 1<<17)
-	sent, begin := 0, time.Now()
-	for time.Since(begin) < measureFor {
-		n, err := c.Write(buf)
-		if err != nil && err != io.EOF {
-			return 0, err
-		}
-		sent += n
-	}
-	return float64(sent) * 8 / time.Since(begin).Seconds() / 1e9, nil
 }
