@@ -231,24 +231,26 @@ func (w *world) manager() (*cluster.Node, error) {
 var sampleRegistry = sync.OnceValues(func() (http.Handler, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	images := map[string]v1.Image{}
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	for _, version := range []string{"v1", "v2"} {
 		img, err := image.Build(ctx, image.Options{Version: version})
 		if err != nil {
 			return nil, err
 		}
-		images["sample:"+version] = img
-	}
-	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	server := httptest.NewServer(handler)
-	defer server.Close()
-	for ref, img := range images {
-		if _, err := image.Push(ctx, strings.TrimPrefix(server.URL, "http://")+"/"+ref, img); err != nil {
+		if err := offer(ctx, handler, "sample:"+version, img); err != nil {
 			return nil, err
 		}
 	}
 	return handler, nil
 })
+
+// offer puts an image into a registry of this process.
+func offer(ctx context.Context, images http.Handler, ref string, img v1.Image) error {
+	server := httptest.NewServer(images)
+	defer server.Close()
+	_, err := image.Push(ctx, strings.TrimPrefix(server.URL, "http://")+"/"+ref, img)
+	return err
+}
 
 // testLog writes lines to a test's log.
 type testLog struct{ t *testing.T }

@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/minid/minid/integration/sample/image"
 	"github.com/minid/minid/internal/realtest"
+	pb "github.com/minid/minid/proto/minid/v1"
 )
 
 // TestRealClient: wrk, which knows nothing of minid, is spread evenly over tasks
@@ -60,5 +62,66 @@ func TestRealClient(t *testing.T) {
 		if len(by) != 5 || failed != 0 || value > limit {
 			t.Errorf("%s: %d of 5 tasks answered:\n%s", what, len(by), out)
 		}
+	}
+}
+
+// TestRedisClient: so is redis-benchmark over real Redis servers, each of which
+// says how many connections it took.
+func TestRedisClient(t *testing.T) {
+	const connections = 10_000
+	images, err := sampleRegistry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Debian has the server's program under this name, too, without its service.
+	server, err := image.FromHost(t.Context(), realtest.NeedProgram(t, "redis-check-rdb"), "/bin/redis-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := offer(t.Context(), images, "redis:v1", server); err != nil {
+		t.Fatal(err)
+	}
+	w := sharedSwarm(t)
+	f := w.fixture(t, fixture{name: "redis-beside", network: "redis", port: 18104, replicas: 1})
+	tasks := w.create(t, w.Nodes()[0], service{name: "redis", replicas: 5, image: registryHost + "/redis:v1",
+		flags:   []string{"--network", f.network, "--replicas-max-per-node", "1"},
+		command: []string{"--protected-mode", "no", "--save", ""}})
+	on := f.caller(w.Nodes()[3])
+	ask := func(program, host string, args ...string) string {
+		t.Helper()
+		args = append([]string{"--target", strconv.Itoa(on.pid), "--net", realtest.NeedProgram(t, program), "-h", host}, args...)
+		out, err := exec.CommandContext(t.Context(), "nsenter", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", program, err, out)
+		}
+		return string(out)
+	}
+	taken := func(task *pb.Task) int {
+		t.Helper()
+		_, after, _ := strings.Cut(ask("redis-cli", addressOn(t, task, 0), "info", "stats"), "total_connections_received:")
+		n, err := strconv.Atoi(strings.Fields(after + " nothing")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := map[string]int{}
+	for _, task := range tasks {
+		before[task.Id] = taken(task)
+	}
+	vip, err := runBeside(on, "resolve", "redis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(strings.TrimSpace(ask("redis-benchmark", vip, "-k", "0", "-c", "8", "-n", strconv.Itoa(connections), "-t", "ping_mbulk", "-q")))
+	by, total := map[string]int{}, 0
+	for _, task := range tasks {
+		by[task.NodeId] = taken(task) - before[task.Id] - 1 // this question was one
+		total += by[task.NodeId]
+	}
+	value, limit := chiSquare(by)
+	t.Logf("%v, chi-square %.1f of at most %.1f", by, value, limit)
+	if len(by) != 5 || total < connections || value > limit {
+		t.Errorf("%d connections reached %d of 5 nodes", total, len(by))
 	}
 }

@@ -3,7 +3,6 @@ package integration_test
 import (
 	"context"
 	"errors"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,9 +190,7 @@ func pushVariant(t *testing.T, ref string, change func(*v1.ConfigFile)) {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(images)
-	defer server.Close()
-	if _, err := image.Push(ctx, strings.TrimPrefix(server.URL, "http://")+"/"+ref, img); err != nil {
+	if err := offer(ctx, images, ref, img); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ const patience = 60 * time.Second
 type service struct {
 	name  string
 	flags []string
+	image string // the sample if empty
 	// command replaces the image's "serve".
 	command []string
 	// replicas as create waits for them, 1 if not given. A global service
@@ -33,7 +35,7 @@ type service struct {
 	global   bool
 }
 
-// create makes a service of the sample image, waits until its tasks run, and
+// create makes a service, waits until its tasks run, and
 // has it removed with the test.
 func (w *world) create(t *testing.T, via *cluster.Node, s service) []*pb.Task {
 	t.Helper()
@@ -55,7 +57,7 @@ func (w *world) submit(t *testing.T, via *cluster.Node, s service) {
 	}
 	args := append([]string{"service", "create", "--name", s.name, "--detach",
 		"--env", "SLOT={{.Service.Name}}.{{.Task.Slot}}", "--restart-delay", "100ms"}, mode...)
-	args = append(append(args, s.flags...), sampleV1)
+	args = append(append(args, s.flags...), cmp.Or(s.image, sampleV1))
 	ctl(t, via, append(args, s.command...)...)
 	w.drop(t, s.name)
 }

@@ -76,12 +76,9 @@ func Build(ctx context.Context, opts Options) (v1.Image, error) {
 	return fromBinary(binary, opts)
 }
 
-func fromBinary(binary string, opts Options) (v1.Image, error) {
-	program, err := os.ReadFile(binary)
-	if err != nil {
-		return nil, fmt.Errorf("read sample: %w", err)
-	}
-	layer, err := layerOf(program)
+// oneLayer is an image of some files.
+func oneLayer(files []file) (v1.Image, error) {
+	layer, err := layerOf(files)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +89,18 @@ func fromBinary(binary string, opts Options) (v1.Image, error) {
 	img, err := mutate.AppendLayers(empty.Image, opened)
 	if err != nil {
 		return nil, fmt.Errorf("add layer: %w", err)
+	}
+	return img, nil
+}
+
+func fromBinary(binary string, opts Options) (v1.Image, error) {
+	program, err := os.ReadFile(binary)
+	if err != nil {
+		return nil, fmt.Errorf("read sample: %w", err)
+	}
+	img, err := oneLayer(contents(program))
+	if err != nil {
+		return nil, err
 	}
 	config, err := img.ConfigFile()
 	if err != nil {
@@ -113,40 +122,45 @@ func fromBinary(binary string, opts Options) (v1.Image, error) {
 	return mutate.ConfigFile(img, config)
 }
 
-// shell is the program under the name that health checks call.
-const shell = "bin/sh"
+// file of a layer.
+type file struct {
+	name string
+	mode int64
+	uid  int
+	text []byte // nil is a directory, or a link
+	link string
+}
 
-// layerOf writes the image's only layer.
-func layerOf(program []byte) ([]byte, error) {
-	files := []struct {
-		name string
-		mode int64
-		uid  int
-		text []byte // nil is a directory, or a link to the program
-	}{
-		{"bin/", 0o755, 0, nil},
-		{"bin/sample", 0o755, 0, program},
-		{shell, 0o777, 0, nil},
-		{"data/", 0o750, 1000, nil},
-		{"data/greeting", 0o640, 1000, []byte("hello from the image\n")},
-		{"etc/", 0o755, 0, nil},
-		{"etc/passwd", 0o644, 0, []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n")},
-		{"etc/group", 0o644, 0, []byte("root:x:0:\nuser:x:1000:\nstaff:x:50:user\n")},
-		{"etc/not-executable", 0o644, 0, []byte("text\n")},
-		{"tmp/", 0o1777, 0, nil},
+// contents are the sample image's files.
+func contents(program []byte) []file {
+	return []file{
+		{name: "bin/", mode: 0o755},
+		{name: "bin/sample", mode: 0o755, text: program},
+		{name: "bin/sh", mode: 0o777, link: "sample"}, // what health checks call
+		{name: "data/", mode: 0o750, uid: 1000},
+		{name: "data/greeting", mode: 0o640, uid: 1000, text: []byte("hello from the image\n")},
+		{name: "etc/", mode: 0o755},
+		{name: "etc/passwd", mode: 0o644, text: []byte("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n")},
+		{name: "etc/group", mode: 0o644, text: []byte("root:x:0:\nuser:x:1000:\nstaff:x:50:user\n")},
+		{name: "etc/not-executable", mode: 0o644, text: []byte("text\n")},
+		{name: "tmp/", mode: 0o1777},
 	}
+}
+
+// layerOf writes a layer.
+func layerOf(files []file) ([]byte, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, f := range files {
-		kind, link := byte(tar.TypeReg), ""
+		kind := byte(tar.TypeReg)
 		switch {
-		case f.name == shell:
-			kind, link = tar.TypeSymlink, "sample"
+		case f.link != "":
+			kind = tar.TypeSymlink
 		case f.text == nil:
 			kind = tar.TypeDir
 		}
 		err := w.WriteHeader(&tar.Header{
-			Name: f.name, Mode: f.mode, Uid: f.uid, Gid: f.uid, Size: int64(len(f.text)), Typeflag: kind, Linkname: link, ModTime: time.Unix(0, 0),
+			Name: f.name, Mode: f.mode, Uid: f.uid, Gid: f.uid, Size: int64(len(f.text)), Typeflag: kind, Linkname: f.link, ModTime: time.Unix(0, 0),
 		})
 		if err == nil {
 			_, err = w.Write(f.text)
