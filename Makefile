@@ -20,7 +20,7 @@ PROTOC      := PATH=$(CURDIR)/.cache/bin:$$PATH protoc -I proto --go_out=. --go_
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## install what is missing on a Debian machine (runc, protoc, gcc, nft, wrk)
+setup: ## install what is missing on a Debian machine (runc, protoc, gcc, nft, wrk, redis-benchmark)
 	@scripts/setup
 
 build: bin/containerd ## bin/minid, bin/minictl, bin/minid-init, bin/containerd, bin/containerd-shim-runc-v2
