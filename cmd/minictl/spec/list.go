@@ -27,12 +27,11 @@ type listFlag struct {
 
 // noun is what an entry is, without how it is written.
 func (l listFlag) noun() string {
-	for _, end := range []string{":", " such as ", " KEY"} {
-		if noun, _, ok := strings.Cut(l.usage, end); ok {
-			return noun
-		}
+	noun := l.usage
+	for _, end := range []string{" such as ", ": ", " KEY", " KIND"} {
+		noun, _, _ = strings.Cut(noun, end)
 	}
-	return l.usage
+	return noun
 }
 
 func listFlags(v verb) []flag {
