@@ -84,6 +84,9 @@ func (s *Story) unsettled(svc *pb.Service, tasks []*pb.Task) string {
 	case pb.UpdateState_UPDATE_STATE_PAUSED, pb.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED:
 		return ""
 	}
+	if store.Rebalancing(svc) {
+		return fmt.Sprintf("%s is still rebalanced: %s", svc.Spec.Name, svc.Rebalance.Message)
+	}
 	if running != want || len(wanted) != want {
 		return fmt.Sprintf("%s of %s wants %d running, has %d of %d wanted: %s", svc.Spec.Name, svc.Spec.Task.Container.Image, want, running, len(wanted), describe(tasks))
 	}

@@ -93,7 +93,7 @@ func (s *Story) tell(format string, args ...any) {
 // Step does one random thing and lets some time pass.
 func (s *Story) Step() {
 	steps := []func(){
-		s.create, s.create, s.scale, s.roll, s.roll, s.reconnect, s.remove, s.drain, s.activate,
+		s.create, s.create, s.scale, s.roll, s.roll, s.reconnect, s.remove, s.drain, s.activate, s.rebalance,
 		s.kill, s.powerOff, s.isolate, s.comeBack, s.comeBack, s.killLeader, s.fillDisk,
 	}
 	steps[s.rnd.IntN(len(steps))]()
@@ -198,6 +198,17 @@ func (s *Story) remove() {
 	})
 }
 
+func (s *Story) rebalance() {
+	name := s.pick()
+	if name == "" {
+		return
+	}
+	s.want("rebalance "+name, func(ctx context.Context, api pb.ControlClient) error {
+		_, err := api.RebalanceService(ctx, &pb.GetRequest{Ref: name})
+		return err
+	})
+}
+
 func (s *Story) drain()    { s.availability(pb.NodeAvailability_NODE_AVAILABILITY_DRAIN) }
 func (s *Story) activate() { s.availability(pb.NodeAvailability_NODE_AVAILABILITY_ACTIVE) }
 
@@ -206,13 +217,15 @@ func (s *Story) availability(a pb.NodeAvailability) {
 }
 
 func (s *Story) setAvailability(n *Node, a pb.NodeAvailability) {
-	s.want(fmt.Sprintf("%s: %v", n.Name, a), func(ctx context.Context, api pb.ControlClient) error {
+	deadline := []*durationpb.Duration{nil, durationpb.New(0), durationpb.New(8 * time.Second)}[s.rnd.IntN(3)]
+	s.want(fmt.Sprintf("%s: %v, drain deadline %v", n.Name, a, deadline), func(ctx context.Context, api pb.ControlClient) error {
 		have, err := api.GetNode(ctx, &pb.GetRequest{Ref: s.ids[n]})
 		if err != nil {
 			return err
 		}
 		spec := proto.CloneOf(have.Spec)
 		spec.Availability = a
+		spec.DrainDeadline = deadline
 		_, err = api.UpdateNode(ctx, &pb.UpdateNodeRequest{Ref: n.Name, Spec: spec})
 		return err
 	})
