@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	rounds   = 21
-	connects = 150 // of one round and way
-	trips    = 1000
-	bulks    = 40
+	rounds   = 101
+	connects = 30 // of one round and way
+	trips    = 200
+	bulks    = 10
 	bulk     = 4 << 20 // bytes
 )
 
